@@ -1,0 +1,43 @@
+"""Run one engine command in the current folder: ``python -m aiida_oodal.engine COMMAND JOB.json``."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from .errors import OodalError
+
+#: Where each command lives. Modules are imported when their command runs, so that a node needs only what it uses.
+COMMANDS = {
+    'label': 'aiida_oodal.engine.learn.label',
+    'md': 'aiida_oodal.engine.md.embedded',
+    'reference-md': 'aiida_oodal.engine.learn.reference_md',
+    'train-ace': 'aiida_oodal.engine.learn.train_ace',
+}
+#: Written when the input was at fault; its text becomes the exit message of the calculation.
+ERROR_FILE = 'error.json'
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit status: 0, or 1 with the reason in :data:`ERROR_FILE` and on stderr."""
+    parser = argparse.ArgumentParser(prog='python -m aiida_oodal.engine', description=__doc__)
+    parser.add_argument('command', choices=sorted(COMMANDS))
+    parser.add_argument('job', type=Path, help='JSON file that names the input files of the job')
+    arguments = parser.parse_args(argv)
+    folder = arguments.job.resolve().parent
+    try:
+        job = json.loads(arguments.job.read_text(encoding='utf-8'))
+        importlib.import_module(COMMANDS[arguments.command]).run_job(job, folder)
+    except OodalError as error:
+        (folder / ERROR_FILE).write_text(json.dumps({'message': str(error)}), encoding='utf-8')
+        print(f'{arguments.command}: {error}', file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())

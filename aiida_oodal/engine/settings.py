@@ -1,0 +1,72 @@
+"""What all settings have in common: frozen, checked when a job is prepared, and refused in plain words.
+
+Settings are read on the host; a compute node gets their plain values.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from typing import Any, ClassVar, Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from .errors import OodalError
+
+
+class Settings(BaseModel):
+    """Base of settings; a subclass says in :attr:`TITLE` what its messages call it."""
+
+    model_config = ConfigDict(frozen=True, extra='forbid', allow_inf_nan=False)
+
+    TITLE: ClassVar[str]
+
+    @classmethod
+    def load(cls, values: Mapping[str, Any]) -> Self:
+        """Make settings from plain values.
+
+        :raises OodalError: naming every wrong field, its value and what is allowed.
+        """
+        try:
+            return cls.model_validate(dict(values))
+        except ValidationError as error:
+            sentences = dict.fromkeys(cls._explain(item) for item in error.errors(include_url=False))
+            raise OodalError(f'{cls.TITLE}: {"; ".join(sentences)}') from None
+
+    @classmethod
+    def check(cls, values: Mapping[str, Any]) -> str | None:
+        """Say what is wrong with plain values, or return None: the form AiiDA's validators want."""
+        try:
+            cls.load(values)
+        except OodalError as error:
+            return str(error)
+        return None
+
+    @classmethod
+    def _explain(cls, item: Any) -> str:
+        """Turn one finding of pydantic into a sentence with the field, its value and what is allowed."""
+        if not item['loc']:
+            return str(item['msg']).removeprefix('Value error, ')
+        name = str(item['loc'][0])
+        if item['type'] == 'extra_forbidden':
+            close = difflib.get_close_matches(name, cls.model_fields, n=1)
+            hint = f'did you mean {close[0]!r}?' if close else f'there are {", ".join(cls.model_fields)}'
+            return f'{name!r} is not a setting; {hint}'
+        if item['type'] == 'missing':
+            return f'{name} is missing ({cls.allowed(name)})'
+        return f'{name} = {item["input"]!r}: {item["msg"]} ({cls.allowed(name)})'
+
+    @classmethod
+    def allowed(cls, name: str) -> str:
+        """Describe what a field takes, from its own declaration: ``'allowed: float, > 1.0, <= 20.0'``."""
+        field = cls.model_fields[name]
+        signs = {'gt': '>', 'ge': '>=', 'lt': '<', 'le': '<=', 'min_length': 'at least', 'max_length': 'at most'}
+        limits = [
+            f'{sign} {getattr(limit, attribute)}' + (' entries' if 'length' in attribute else '')
+            for limit in field.metadata
+            for attribute, sign in signs.items()
+            if getattr(limit, attribute, None) is not None
+        ]
+        annotation = field.annotation
+        kind = annotation.__name__ if isinstance(annotation, type) else str(annotation).replace('typing.', '')
+        return ', '.join([f'allowed: {kind}', *limits])
