@@ -1,0 +1,1 @@
+"""Clusters: geometry, fidelity, choosing among candidates."""

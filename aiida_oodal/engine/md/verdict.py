@@ -1,0 +1,294 @@
+"""Say how an MD run ended, from what it left on disk.
+
+LAMMPS ends with exit code 0 after a soft halt, at its own time limit, and with all but two atoms lost; a killed process leaves
+a log without an error. So the verdict reads the last step, the halt line, the number of atoms, the series of gamma and the
+frames, and takes the exit status for no more than a hint. What is evident counts in this order: atoms were lost; the run
+exploded; gamma passed ``gamma_break``; gamma was never computed; an error; a time limit; all steps done; none of these, so the
+process was killed.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+import numpy as np
+
+from aiida_oodal.engine.md.evidence import FINAL_FILE, GAMMA_SERIES, SNAPSHOTS_FILE, Evidence, Sighting, Thresholds
+from aiida_oodal.engine.md.log import read_log
+
+__all__ = ('Outcome', 'Verdict', 'judge')
+
+LOG_FILE = 'log.lammps'
+ERROR_FILE = 'error.json'
+
+_FINITE_COLUMNS = ('Temp', 'PotEng', 'KinEng', 'TotEng', 'Press', 'Volume', *GAMMA_SERIES)
+_NOT_A_NUMBER = ('Non-numeric', 'NaN', 'nan or inf')
+
+
+class Outcome(StrEnum):
+    """How a run ended."""
+
+    COMPLETED = 'COMPLETED'
+    UNCERTAIN = 'UNCERTAIN'
+    LOST_ATOMS = 'LOST_ATOMS'
+    EXPLODED = 'EXPLODED'
+    WALLTIME = 'WALLTIME'
+    KILLED = 'KILLED'
+    FAILED = 'FAILED'
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How a run ended, and which frame to learn from.
+
+    :ivar outcome: the outcome.
+    :ivar message: what happened and what to do, in full sentences.
+    :ivar last_step: last MD step known to be done.
+    :ivar max_gamma: largest finite gamma seen in log and frames, dimensionless; None if gamma is nowhere.
+    :ivar trigger_step: first step known to be over ``gamma_break``.
+    :ivar select_step: first step known to be over ``gamma_select``.
+    :ivar candidate_step: step of the frame to cut clusters from: the halt frame; after lost atoms or an explosion the first
+        valid one over ``gamma_select``; None if no such frame is on disk, or none is needed.
+    :ivar candidate_file: name of the dump that holds it.
+    :ivar last_valid_step: step of the last frame on disk that is physical (all atoms there, all numbers finite, gamma at most
+        ``gamma_ceiling``).
+    :ivar last_valid_file: name of the dump that holds it.
+    :ivar worst_atoms: index from 0 in the order of atom ids, and gamma, of at most ten atoms of the candidate frame over
+        ``gamma_select``, worst first.
+    """
+
+    outcome: Outcome
+    message: str
+    last_step: int | None = None
+    max_gamma: float | None = None
+    trigger_step: int | None = None
+    select_step: int | None = None
+    candidate_step: int | None = None
+    candidate_file: str | None = None
+    last_valid_step: int | None = None
+    last_valid_file: str | None = None
+    worst_atoms: tuple[tuple[int, float], ...] = ()
+
+
+def judge(
+    folder: str | Path,
+    *,
+    target_step: int,
+    gamma_select: float,
+    gamma_break: float,
+    gamma_ceiling: float,
+    exit_status: int | None = None,
+) -> Verdict:
+    """Say how the MD run in a folder ended.
+
+    :param folder: folder with ``log.lammps`` and, as far as the run came, ``snapshots.dump`` and ``final.dump``.
+    :param target_step: MD step that the run had to reach.
+    :param gamma_select: gamma above which a frame is worth keeping.
+    :param gamma_break: gamma above which the run halts.
+    :param gamma_ceiling: gamma above which a frame is not physical.
+    :param exit_status: exit status of the process, where known; -N or 128 + N for signal N.
+    :raises OodalError: if the log cannot be read, or is no LAMMPS log in a style that can be read. A damaged dump is no error
+        but a sentence of the message.
+    """
+    folder = Path(folder)
+    if not (folder / LOG_FILE).is_file():
+        return _without_log(folder, exit_status)
+    thresholds = Thresholds(gamma_select, gamma_break, gamma_ceiling)
+    evidence = Evidence(folder, read_log(folder / LOG_FILE), thresholds)
+    outcome, sentences = _outcome(evidence, target_step, exit_status)
+    candidate = None
+    if outcome in (Outcome.LOST_ATOMS, Outcome.EXPLODED):
+        evidence.look_for_last_valid()
+        candidate = evidence.first_valid_over_select()
+        sentences += _about_frames(evidence, candidate)
+    elif outcome is Outcome.UNCERTAIN:
+        candidate = evidence.halt_frame()
+        sentences += _about_frames(evidence, candidate)
+    if evidence.log.tables and not evidence.has_series:
+        sentences.append(
+            f'The thermo output has no column of gamma ({GAMMA_SERIES[0]}): it is known from the frames only, if at all.'
+        )
+    last_valid = evidence.last_valid()
+    return Verdict(
+        outcome=outcome,
+        message=' '.join(sentences + evidence.notes),
+        last_step=evidence.last_step,
+        max_gamma=evidence.max_gamma(),
+        trigger_step=evidence.trigger_step,
+        select_step=evidence.first_over(gamma_select),
+        candidate_step=candidate.frame.step if candidate else None,
+        candidate_file=candidate.file if candidate else None,
+        last_valid_step=last_valid.frame.step if last_valid else None,
+        last_valid_file=last_valid.file if last_valid else None,
+        worst_atoms=candidate.worst_atoms(gamma_select) if candidate else (),
+    )
+
+
+_Finding = tuple[Outcome, list[str]]
+
+
+def _outcome(evidence: Evidence, target_step: int, exit_status: int | None) -> _Finding:
+    """Return how the run ended, and sentences about it."""
+    where = _where(evidence, target_step)
+    return (
+        _lost_atoms(evidence)
+        or _exploded(evidence, where)
+        or _uncertain(evidence)
+        or _failed(evidence, where)
+        or _ended_in_order(evidence, target_step, where)
+        or _died(evidence, exit_status, where)
+    )
+
+
+def _lost_atoms(evidence: Evidence) -> _Finding | None:
+    log = evidence.log
+    lost = log.lost_atoms
+    counts = [table.loop_atoms for table in log.tables if table.loop_atoms is not None]
+    if lost is None and log.n_atoms is not None and min(counts, default=log.n_atoms) < log.n_atoms:
+        lost = log.n_atoms, min(counts)  # thermo_modify lost ignore says nothing
+    if lost is None:
+        return None
+    return Outcome.LOST_ATOMS, [
+        f'Atoms were lost: {lost[0]} became {lost[1]}; the last step in the log is {evidence.last_step}. Either the time step '
+        'is too long, or the potential is wrong where the atoms went: a shorter time step tells which.'
+    ]
+
+
+def _exploded(evidence: Evidence, where: str) -> _Finding | None:
+    log, ceiling = evidence.log, evidence.thresholds.ceiling
+    for table in log.tables:
+        for name in _FINITE_COLUMNS:
+            bad = ~np.isfinite(table.columns.get(name, np.empty(0)))
+            if bad.any():
+                step = f'at step {table.steps[bad][0]}' if 'Step' in table.columns else f'in the run of line {table.line}'
+                return Outcome.EXPLODED, [f'The run exploded: {name} is not a finite number {step}.']
+    for sighting in evidence.sightings:
+        if not sighting.is_finite:
+            step = f'frame of step {sighting.frame.step} in {sighting.file}'
+            return Outcome.EXPLODED, [f'The run exploded: the {step} has numbers that are not finite.']
+    if log.error and any(word in log.error for word in _NOT_A_NUMBER):
+        return Outcome.EXPLODED, [f'The run exploded {where}: LAMMPS says "{log.error}".']
+    if (step_over := evidence.first_over(ceiling)) is None:
+        return None
+    return Outcome.EXPLODED, [
+        f'The run exploded: gamma passed gamma_ceiling ({ceiling:g}) at step {step_over}, and frames from there on are not '
+        'physical.'
+    ]
+
+
+def _uncertain(evidence: Evidence) -> _Finding | None:
+    log, halt, stop, step = evidence.log, evidence.halt, evidence.thresholds.stop, evidence.trigger_step
+    if step is None:
+        return None
+    how = f'; fix {halt.fix_id} halted the run at step {halt.step} with {halt.value:.4g}' if halt else ', without a halt line'
+    sentences = [f'Gamma passed gamma_break ({stop:g}) at step {step}{how}.']
+    if log.error and 'Fix halt' not in log.error:
+        sentences.append(f'Later LAMMPS stopped with an error: "{log.error}".')
+    return Outcome.UNCERTAIN, sentences
+
+
+def _failed(evidence: Evidence, where: str) -> _Finding | None:
+    if evidence.gamma_is_always_zero():
+        return Outcome.FAILED, [
+            'Gamma is exactly 0 in the whole run: it was never computed, and nothing watched the potential. LAMMPS builds '
+            'before November 2023 do this with pace/extrapolation: use a newer one, or the embedded engine.'
+        ]
+    if evidence.log.error is not None:
+        return Outcome.FAILED, [f'LAMMPS stopped {where} with an error: "{evidence.log.error}".']
+    return None
+
+
+def _ended_in_order(evidence: Evidence, target_step: int, where: str) -> _Finding | None:
+    """Look for the end of a run that left its loop: a time limit, all steps, or too few of them."""
+    log, halt, last_step = evidence.log, evidence.log.halt, evidence.last_step
+    if last_step is not None and last_step >= target_step:
+        wrote_final = any(s.file == FINAL_FILE and s.frame.step == last_step for s in evidence.sightings)
+        if log.total_wall_time is None and not wrote_final:
+            return None
+        sentences = [f'The run did all {target_step} steps.']
+        if (gamma := evidence.max_gamma()) is not None:
+            sentences.append(f'The largest gamma was {gamma:.4g} (gamma_break is {evidence.thresholds.stop:g}).')
+        if (step := evidence.first_over(evidence.thresholds.select)) is not None:
+            sentences.append(f'It first passed gamma_select at step {step}: {SNAPSHOTS_FILE} may hold frames worth a label.')
+        return Outcome.COMPLETED, sentences
+    if log.walltime_reached or (halt and halt.attribute == 'tlimit'):
+        return Outcome.WALLTIME, [f'The time limit given to LAMMPS ended the run {where}. Go on from final.restart, or '
+            'from the newest periodic restart file if that one is missing.']
+    if halt and not evidence.halt:
+        watched = halt.attribute or 'a value that is not over gamma_break'
+        return Outcome.FAILED, [f'Fix {halt.fix_id} halted the run {where}, but not for gamma: {watched} was {halt.value:g}.']
+    if log.total_wall_time is None:
+        return None
+    return Outcome.FAILED, [
+        f'LAMMPS ended in order {where}, without a halt line, a time limit or an error: the input asked for fewer steps, or a '
+        'fix halt without message fired for something else than gamma.'
+    ]
+
+
+def _died(evidence: Evidence, exit_status: int | None, where: str) -> _Finding:
+    signal_name = _signal_name(exit_status)
+    reason = _driver_error(evidence.folder)
+    if reason or (exit_status and not signal_name):
+        reason = reason or f'exit status {exit_status}; look at the standard error of the job'
+        return Outcome.FAILED, [f'The run stopped {where} without an error of LAMMPS: {reason}.']
+    return Outcome.KILLED, [
+        f'The run stopped {where} without an error: it was killed{f" ({signal_name})" if signal_name else ""}, by a time or '
+        'memory limit of the scheduler or together with its node. What the dumps hold is safe; go on from the newest periodic '
+        'restart file.'
+    ]
+
+
+def _about_frames(evidence: Evidence, candidate: Sighting | None) -> list[str]:
+    """Return sentences that tell which frames can be used."""
+    last, select = evidence.last_valid(), evidence.thresholds.select
+    if last is None:
+        return ['No valid frame is on disk: go back to a restart file, and write snapshots more often.']
+    sentences = [f'The last valid frame is that of step {last.frame.step} in {last.file}.']
+    if candidate is None:
+        return [*sentences, f'No valid frame over gamma_select ({select:g}) is on disk to learn from.']
+    atoms = ', '.join(f'{index} (gamma {gamma:.4g})' for index, gamma in candidate.worst_atoms(select, 3))
+    return [
+        *sentences,
+        f'Learn from that of step {candidate.frame.step} in {candidate.file}: cut clusters around its worst atoms {atoms}.',
+    ]
+
+
+def _where(evidence: Evidence, target_step: int) -> str:
+    step = evidence.last_step
+    where = 'before its first step' if step is None else f'at step {step} of {target_step}'
+    line = evidence.log.truncated_at_line
+    return f'{where} (the log is cut in line {line})' if line else where
+
+
+def _without_log(folder: Path, exit_status: int | None) -> Verdict:
+    if name := _signal_name(exit_status):
+        return Verdict(Outcome.KILLED, f'The job was killed ({name}) before LAMMPS wrote {LOG_FILE}. Submit it again.')
+    reason = _driver_error(folder) or f'exit status {"unknown" if exit_status is None else exit_status}'
+    return Verdict(
+        Outcome.FAILED, f'There is no {LOG_FILE}, so LAMMPS did not start: {reason}. Look at the standard error of the job.'
+    )
+
+
+def _driver_error(folder: Path) -> str | None:
+    """Return what the embedded engine has written about its end."""
+    path = folder / ERROR_FILE
+    if not path.is_file():
+        return None
+    text = path.read_text(encoding='utf-8', errors='replace').strip()
+    try:
+        return str(json.loads(text)['message'])
+    except (ValueError, KeyError, TypeError):  # cut like any other file
+        return text or None
+
+
+def _signal_name(exit_status: int | None) -> str | None:
+    """Return the name of the signal that ended a process."""
+    number = -exit_status if exit_status is not None and exit_status < 0 else (exit_status or 0) - 128
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return None

@@ -1,0 +1,1 @@
+"""Out-of-distribution scores: latents, alignment, scores, candidates."""

@@ -1,0 +1,150 @@
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import bulk
+from pydantic import ValidationError
+
+from aiida_oodal.engine.errors import OodalError
+from aiida_oodal.engine.md.settings import MdSettings, check_structure, load_settings, validate_settings
+
+
+def test_defaults_are_those_of_the_design():
+    settings = load_settings({'temperature': 300})
+    assert (settings.steps, settings.timestep_ps, settings.pressure) == (10_000, 0.001, 0.0)
+    assert (settings.gamma_select, settings.gamma_break, settings.gamma_every) == (2.0, 5.0, 10)
+    assert (settings.sample_every, settings.ensemble, settings.units) == (100, 'nvt', 'metal')
+
+
+def test_settings_cannot_change():
+    settings = load_settings({'temperature': 300})
+    with pytest.raises(ValidationError, match='frozen'):
+        settings.steps = 5
+
+
+@pytest.mark.parametrize('temperature', [(300, 900), [300.0, 900.0]])
+def test_a_ramp_comes_as_any_pair(temperature):
+    settings = load_settings({'temperature': temperature})
+    assert (settings.temperature_start, settings.temperature_stop) == (300.0, 900.0)
+
+
+def test_plain_values_give_the_same_settings_again():
+    settings = load_settings({'temperature': (300, 900), 'ensemble': 'npt', 'walltime_s': 60})
+    assert load_settings(settings.model_dump(mode='json')) == settings
+
+
+@pytest.mark.parametrize(
+    ('changed', 'parts'),
+    [
+        ({'temperature': -5}, ['temperature = -5', '> 0', '<= 100000 K']),
+        ({'temperature': (300, -1)}, ['temperature = (300, -1)', 'pair (start, stop)']),
+        ({'temperature': [300, 400, 500]}, ['temperature = [300, 400, 500]', 'pair']),
+        ({'temperature': float('nan')}, ['temperature = nan']),
+        ({'temperature': True}, ['temperature = True']),
+        ({'temperature': '300'}, ["temperature = '300'"]),
+        ({'initial_temperature': 0}, ['initial_temperature = 0', '> 0']),
+        ({'pressure': float('inf')}, ['pressure = inf', 'finite']),
+        ({'steps': 0}, ['steps = 0', '>= 1']),
+        ({'timestep_ps': 1.0}, ['timestep_ps = 1.0', '<= 0.1']),
+        ({'velocity_seed': 0}, ['velocity_seed = 0', '>= 1']),
+        ({'ensemble': 'nvp'}, ["ensemble = 'nvp'", 'npt']),
+        ({'gama_break': 3}, ["'gama_break'", "'gamma_break'"]),
+        ({'gamma_select': 6}, ['gamma_select < gamma_break < gamma_ceiling', '6, 5, 100']),
+        ({'gamma_ceiling': 5}, ['gamma_select < gamma_break < gamma_ceiling']),
+        ({'sample_every': 15}, ['sample_every = 15', 'multiple of gamma_every = 10']),
+        ({'thermo_every': 5}, ['thermo_every = 5', 'multiple of gamma_every = 10']),
+        ({'restart_every': 999}, ['restart_every = 999', 'multiple of gamma_every = 10']),
+        ({'temperature_damping_ps': 0.005}, ['temperature_damping_ps = 0.005', '10 timestep_ps = 0.01']),
+        ({'ensemble': 'npt', 'pressure_damping_ps': 0.001}, ['pressure_damping_ps = 0.001']),
+        ({'coupling': 'tri'}, ["coupling = 'tri'", "'npt'"]),
+        ({'ensemble': 'nve', 'temperature': (300, 400)}, ['ramp', "'nve'"]),
+        ({'walltime_s': 0}, ['walltime_s = 0', '>= 1']),
+    ],
+)
+def test_a_wrong_value_is_named_with_what_is_allowed(changed, parts):
+    message = validate_settings({'temperature': 300, **changed})
+    assert message is not None
+    for part in parts:
+        assert part in message
+    assert 'Value error' not in message
+    assert '\n' not in message
+    with pytest.raises(OodalError, match=r'^MD settings: '):
+        load_settings({'temperature': 300, **changed})
+
+
+def test_every_wrong_field_is_named_once():
+    message = validate_settings({'temperature': -5, 'steps': 0})
+    assert message.count('temperature =') == 1
+    assert message.count('steps =') == 1
+
+
+def test_a_missing_temperature_is_named():
+    assert 'temperature is missing' in validate_settings({})
+
+
+def test_good_settings_have_no_message():
+    assert validate_settings({'temperature': 300}) is None
+
+
+def test_dampings_that_the_ensemble_does_not_use_are_not_checked():
+    assert validate_settings({'temperature': 300, 'ensemble': 'nve', 'temperature_damping_ps': 1e-4}) is None
+
+
+NVT = MdSettings(temperature=300)
+NPT = MdSettings(temperature=300, ensemble='npt')
+REAL = MdSettings(temperature=300, units='real')
+
+
+def broken_atoms():
+    atoms = bulk('Al', cubic=True)
+    atoms.positions[2, 1] = np.nan
+    return atoms
+
+
+@pytest.mark.parametrize(
+    ('settings', 'atoms', 'message'),
+    [
+        (NVT, bulk('NaCl', 'rocksalt', a=5.6), 'the structure has Cl, Na, but the potential knows Al, Cu only'),
+        (NVT, bulk('Al'), 'has 1 atoms; .* repeat the cell'),
+        (NVT, broken_atoms(), r'atom 2 is at .*nan'),
+        (NVT, Atoms('Al2', positions=[[0, 0, 0], [2, 2, 2]], cell=[10, 10, 0], pbc=True), 'three independent vectors'),
+        (NVT, bulk('Al', a=0.405) * 2, 'angstrom thin'),
+        (
+            NPT,
+            Atoms('Al2', positions=[[0, 0, 0], [2, 2, 2]], cell=[10, 10, 10], pbc=[True, True, False]),
+            "ensemble = 'npt' needs a periodic cell",
+        ),
+        (
+            NVT,
+            Atoms(
+                'Al2', positions=[[0, 0, 0], [2, 2, 2]], cell=[[9, 0, 0], [4, 9, 0], [0, 0, 9]], pbc=[True, False, True]
+            ),
+            'leans towards an open',
+        ),
+        (REAL, bulk('Al', cubic=True), "units = 'real', but embedded forces need 'metal'"),
+    ],
+)
+def test_what_cannot_run_is_refused(settings, atoms, message):
+    with pytest.raises(OodalError, match=message):
+        check_structure(settings, atoms, ['Al', 'Cu'], 6.0, forces='embedded')
+
+
+@pytest.mark.parametrize(
+    'atoms',
+    [
+        bulk('Al') * (2, 1, 1),
+        bulk('Cu', cubic=True) * (3, 3, 3),
+        Atoms('Al2', positions=[[0, 0, 0], [2, 2, 2]], cell=[9, 9, 9]),
+        Atoms('Al2', positions=[[0, 0, 0], [2, 2, 2]], cell=[[9, 0, 0], [4, 9, 0], [0, 0, 9]], pbc=[True, True, False]),
+    ],
+)
+def test_what_can_run_is_not(atoms):
+    check_structure(NVT, atoms, ['Al', 'Cu'], 6.0, forces='embedded')
+
+
+def test_real_units_are_for_pair_styles_given_as_lines():
+    check_structure(REAL, bulk('Al', cubic=True), ['Al'], 6.0, forces='lines')
+
+
+def test_a_potential_without_range_is_refused():
+    with pytest.raises(OodalError, match='cutoff'):
+        check_structure(NVT, bulk('Al', cubic=True), ['Al'], 0.0, forces='embedded')
