@@ -1,0 +1,145 @@
+"""What every CalcJob that runs the engine has in common: the job file, the options, the errors."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, ClassVar
+
+from aiida import orm
+from aiida.common.datastructures import CalcInfo, CodeInfo
+from aiida.common.folders import Folder
+from aiida.engine import CalcJob, CalcJobProcessSpec, ExitCode
+from aiida.parsers import Parser
+
+from aiida_oodal.data import StructureSetData
+from aiida_oodal.engine.__main__ import ERROR_FILE
+from aiida_oodal.engine.errors import OodalError
+from aiida_oodal.engine.structures import StructureSet
+
+#: Written by every command that has numbers to report.
+RESULTS_FILE = 'results.json'
+
+
+class EngineCalculation(CalcJob):  # type: ignore[misc]  # aiida-core carries no type information for its classes
+    """One engine command on a compute node; the code is the ``PortableCode`` made of ``aiida_oodal/engine``."""
+
+    COMMAND: ClassVar[str]
+    JOB_FILE: ClassVar[str] = 'job.json'
+    OUTPUT_FILE: ClassVar[str] = 'engine.out'
+    CACHE_VERSION = 1
+
+    @classmethod
+    def define(cls, spec: CalcJobProcessSpec) -> None:
+        """Require the engine's code, give options their defaults, and name the errors all commands share."""
+        super().define(spec)
+        spec.inputs['code'].required = True
+        options = spec.inputs['metadata']['options']
+        options['resources'].default = lambda: {'num_machines': 1, 'num_mpiprocs_per_machine': 1}
+        options['withmpi'].default = False
+        options['output_filename'].default = cls.OUTPUT_FILE
+        # Several jobs share a node: without a limit each would start a thread per core.
+        options['environment_variables'].default = lambda: {'OMP_NUM_THREADS': '1'}
+
+        spec.exit_code(210, 'ERROR_INPUT', message='{message}')
+        spec.exit_code(
+            302,
+            'ERROR_OUTPUT_MISSING',
+            message='The job left no `{filename}`. The end of its output: {tail} See `verdi calcjob outputcat {pk}`.',
+        )
+        spec.exit_code(310, 'ERROR_OUTPUT_INVALID', message='{message}')
+
+    def write_job(
+        self,
+        folder: Folder,
+        job: dict[str, Any],
+        *,
+        structures: dict[str, StructureSet] | None = None,
+        copies: list[tuple[str, str, str]] | None = None,
+        retrieve: list[str],
+        retrieve_temporary: list[str] | None = None,
+    ) -> CalcInfo:
+        """Write the job file and its structures, and say what to run and to bring back.
+
+        :param structures: file name -> structures; left out of the node's repository, as the inputs hold them already.
+        :param copies: ``(node uuid, name in the node, name in the job)``.
+        """
+        for name, structure_set in (structures or {}).items():
+            structure_set.save(folder.get_abs_path(name))
+        with folder.open(self.JOB_FILE, 'w', encoding='utf-8') as handle:
+            json.dump(job, handle, indent=2, sort_keys=True)
+
+        code_info = CodeInfo()
+        code_info.code_uuid = self.inputs.code.uuid
+        code_info.cmdline_params = [self.COMMAND, self.JOB_FILE]
+        code_info.stdout_name = self.options.output_filename
+
+        calc_info = CalcInfo()
+        calc_info.codes_info = [code_info]
+        calc_info.local_copy_list = copies or []
+        calc_info.provenance_exclude_list = list(structures or {})
+        calc_info.retrieve_list = [self.options.output_filename, ERROR_FILE, *retrieve]
+        calc_info.retrieve_temporary_list = retrieve_temporary or []
+        return calc_info
+
+
+class EngineParser(Parser):  # type: ignore[misc]  # aiida-core carries no type information for its classes
+    """Read what an engine command left behind; subclasses implement :meth:`parse_outputs`."""
+
+    def parse(self, **kwargs: Any) -> ExitCode | None:
+        """Report the command's own error if there is one, else read its outputs."""
+        names = self.retrieved.base.repository.list_object_names()
+        if ERROR_FILE in names:
+            message = json.loads(self.retrieved.base.repository.get_object_content(ERROR_FILE))['message']
+            return self.exit_codes.ERROR_INPUT.format(message=message)
+        return self.parse_or_explain(Path(kwargs.get('retrieved_temporary_folder', '.')))
+
+    def parse_or_explain(self, temporary: Path) -> ExitCode | None:
+        """Read the outputs; what is missing or unreadable becomes an exit code that says so."""
+        try:
+            return self.parse_outputs(temporary)
+        except FileNotFoundError as error:
+            return self.exit_codes.ERROR_OUTPUT_MISSING.format(
+                filename=Path(str(error.filename or error)).name, tail=self.tail(), pk=self.node.pk
+            )
+        except (OodalError, json.JSONDecodeError) as error:
+            return self.exit_codes.ERROR_OUTPUT_INVALID.format(message=str(error))
+
+    def parse_outputs(self, temporary: Path) -> ExitCode | None:
+        """Attach the outputs.
+
+        :param temporary: folder with the files of ``retrieve_temporary_list``.
+        :raises FileNotFoundError: if a file is missing.
+        :raises OodalError: if a file cannot be read.
+        """
+        raise NotImplementedError
+
+    def read_results(self) -> dict[str, Any]:
+        """Return the command's own report."""
+        with self.retrieved.base.repository.open(RESULTS_FILE, 'r') as handle:
+            results: dict[str, Any] = json.load(handle)
+        return results
+
+    def attach_structures(self, label: str, path: Path) -> StructureSetData:
+        """Attach the structures of an ``.npz`` as output ``label``."""
+        if not path.is_file():
+            raise FileNotFoundError(2, 'not retrieved', str(path))
+        node = StructureSetData(StructureSet.load(path))
+        self.out(label, node)
+        return node
+
+    def attach_results(self) -> dict[str, Any]:
+        """Attach the command's own report as output ``results`` and return it."""
+        results = self.read_results()
+        self.out('results', orm.Dict(results))
+        return results
+
+    def tail(self, lines: int = 3) -> str:
+        """Return the last lines that the job printed, on stderr if there are any."""
+        repository = self.retrieved.base.repository
+        for name in (self.node.get_option('scheduler_stderr'), self.node.get_option('output_filename')):
+            if name in repository.list_object_names():
+                text: str = repository.get_object_content(name).strip()
+                if text:
+                    return ' | '.join(text.splitlines()[-lines:])
+        return '(it printed nothing)'

@@ -1,0 +1,18 @@
+"""Cold, slightly strained crystals: what a first potential is made of."""
+
+from __future__ import annotations
+
+from aiida import orm
+from aiida.engine import calcfunction
+
+from aiida_oodal.data import StructureSetData
+from aiida_oodal.engine.learn.crystals import strained_crystals
+
+
+@calcfunction  # type: ignore[untyped-decorator]  # aiida-core carries no type information
+def make_crystals(settings: orm.Dict) -> StructureSetData:
+    """Return supercells of an element.
+
+    :param settings: arguments of :func:`aiida_oodal.engine.learn.crystals.strained_crystals`.
+    """
+    return StructureSetData(strained_crystals(**settings.get_dict()))

@@ -1,0 +1,81 @@
+"""From nothing to a healed potential and its report, in one command that can be repeated."""
+
+from __future__ import annotations
+
+import runpy
+import shlex
+from pathlib import Path
+
+import click
+
+from .embedded import EmbeddedProfile
+
+
+def run_quickstart(script: Path, folder: Path, workers: int) -> None:
+    """Launch, or find, the campaign of a script; watch it to its end; show the table and write the report.
+
+    :param script: a launch script as for ``verdi run``, which leaves its process node in the variable ``campaign``
+        and does not submit again what an earlier call submitted.
+    """
+    profile = EmbeddedProfile(folder)
+    fresh = profile.load()
+    click.echo(f'{"Made" if fresh else "Found"} the AiiDA profile in {profile.folder}')
+    _hint(profile)
+
+    from aiida.common.exceptions import AiidaException
+    from aiida.orm import QueryBuilder
+
+    from aiida_oodal.report import write_report
+    from aiida_oodal.workchains.campaign import CampaignWorkChain
+
+    from .watch import show_rounds, watch_campaign
+
+    known = QueryBuilder().append(CampaignWorkChain, project='id').all(flat=True)
+    if not _all_done(known):
+        click.echo('An earlier campaign was interrupted: going on from its last step')
+    profile.start_daemon(workers, repair=not fresh)
+    try:
+        campaign = runpy.run_path(str(script))['campaign']
+        if campaign.pk in known and campaign.is_terminated:
+            click.echo(f'Campaign {campaign.pk} is done already; this is what it found')
+        watch_campaign(campaign, keep_alive=lambda: _revive(profile, workers))
+    except KeyboardInterrupt:
+        click.echo(
+            '\nThe campaign goes on under the daemon. `make quickstart` shows it again; to stop the daemon:\n'
+            f'  AIIDA_PATH={shlex.quote(str(profile.folder))} {_verdi()} daemon stop'
+        )
+        raise SystemExit(130) from None
+    except AiidaException as error:
+        raise click.ClickException(str(error)) from error
+    profile.stop_daemon()
+    show_rounds(campaign)
+    path = write_report(campaign, profile.folder / 'reports' / f'campaign-{campaign.pk}.html')
+    click.echo(f'\nReport: {path}')
+    if not campaign.is_finished_ok:
+        raise click.ClickException(
+            f'campaign {campaign.pk} ended without success: '
+            f'{campaign.exit_message or campaign.process_state.value} All its nodes are kept in {profile.folder}.'
+        )
+
+
+def _all_done(campaigns: list[int]) -> bool:
+    from aiida.orm import load_node
+
+    return all(load_node(pk).is_terminated for pk in campaigns)
+
+
+def _revive(profile: EmbeddedProfile, workers: int) -> None:
+    """Start the daemon again if something killed it."""
+    if not profile.daemon_runs():
+        click.echo('The daemon is gone: starting it again')
+        profile.start_daemon(workers, repair=True)
+
+
+def _verdi() -> str:
+    import sys
+
+    return shlex.quote(str(Path(sys.executable).parent / 'verdi'))
+
+
+def _hint(profile: EmbeddedProfile) -> None:
+    click.echo(f'Look inside at any time: AIIDA_PATH={shlex.quote(str(profile.folder))} {_verdi()} process list -a')

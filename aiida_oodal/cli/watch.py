@@ -1,0 +1,140 @@
+"""Follow a campaign in the terminal."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from aiida_oodal.report.history import CampaignHistory, read_history
+
+_POLL_SECONDS = 1.0
+#: Where output is not a terminal, a line of progress is printed this often.
+_LINE_SECONDS = 10.0
+
+
+def watch_campaign(campaign: Any, keep_alive: Callable[[], None] | None = None) -> None:
+    """Print what the campaign reports, and what its jobs are doing, until it ends.
+
+    :param campaign: the process node.
+    :param keep_alive: called every few seconds while the campaign runs, to mend what it runs on.
+    """
+    console = Console(highlight=False)
+    begin = time.monotonic()
+    seen = 0
+    next_line = begin
+    with console.status('starting') as status:
+        while True:
+            terminated = campaign.is_terminated
+            seen = _print_reports(console, campaign, seen)
+            if terminated:
+                break
+            now = time.monotonic()
+            activity = f'{now - begin:5.0f} s  {describe_activity(campaign)}'
+            if console.is_terminal:
+                status.update(activity)
+            if now >= next_line:
+                if not console.is_terminal:
+                    console.print(activity)
+                if keep_alive is not None:
+                    keep_alive()
+                next_line = now + _LINE_SECONDS
+            time.sleep(_POLL_SECONDS)
+
+
+def _print_reports(console: Console, campaign: Any, seen: int) -> int:
+    """Print the campaign's own reports that have not been printed, and return the last one's id."""
+    from aiida import orm
+
+    query = orm.QueryBuilder().append(
+        orm.Log, filters={'dbnode_id': campaign.pk, 'id': {'>': seen}}, project=['id', 'message'], tag='log'
+    )
+    for identifier, message in query.order_by({'log': {'id': 'asc'}}).iterall():
+        # A report reads "[pk|class|step]: text"; the text is what a user wants.
+        console.print(message.split(']: ', 1)[-1], markup=False)
+        seen = identifier
+    return seen
+
+
+def describe_activity(campaign: Any) -> str:
+    """Say in one line what the running jobs of a campaign are doing."""
+    from aiida import orm
+
+    jobs = (
+        orm.QueryBuilder()
+        .append(orm.WorkChainNode, filters={'id': campaign.pk}, tag='campaign')
+        .append(
+            orm.CalcJobNode,
+            with_ancestors='campaign',
+            filters={'attributes.process_state': {'!in': ['finished', 'killed', 'excepted']}},
+            tag='job',
+        )
+        .order_by({'job': {'id': 'asc'}})
+        .all(flat=True)
+    )
+    return ';  '.join(_describe_job(job) for job in jobs) or 'the daemon is taking the next step'
+
+
+def _describe_job(job: Any) -> str:
+    """Name a job by the campaign's call, with the last line of its output where that is on this machine."""
+    path = Path(job.get_remote_workdir() or '') / (job.get_option('output_filename') or '')
+    state = job.get_state()
+    text = state.value if state is not None else 'waiting'
+    if job.computer.transport_type == 'core.local' and path.is_file():
+        lines = path.read_text(encoding='utf-8', errors='replace').strip().splitlines()
+        text = lines[-1] if lines else text
+    return f'{_name(job)}: {text}'
+
+
+def _name(job: Any) -> str:
+    """Return the label of the call nearest to the campaign that has one of its names."""
+    node = job
+    while node is not None:
+        label = node.base.attributes.get('metadata_inputs', {}).get('metadata', {}).get('call_link_label', '')
+        if '_' in label:
+            return str(label).replace('_', ' ')
+        node = node.caller
+    return str(job.process_label)
+
+
+def show_rounds(campaign: Any) -> None:
+    """Print the table of a campaign: what every walker of every round met, and what was learned from it."""
+    console = Console(highlight=False)
+    console.print(rounds_table(read_history(campaign)))
+
+
+def rounds_table(history: CampaignHistory) -> Table:
+    """Return the table, one row a walker."""
+    table = Table(title=f'Campaign {history.pk}: {history.state}')
+    for column, justify in (
+        ('round', 'right'),
+        ('force RMSE [meV/Å]', 'right'),
+        ('walker', 'left'),
+        ('outcome', 'left'),
+        ('at step', 'right'),
+        ('largest γ', 'right'),
+        ('clusters labelled', 'right'),
+    ):
+        table.add_column(column, justify=justify)  # type: ignore[arg-type]
+    for entry in history.rounds:
+        for index, walker in enumerate(entry.walkers):
+            first = index == 0
+            table.add_row(
+                str(entry.number) if first else '',
+                _number(entry.force_rmse, '.1f') if first else '',
+                walker.name,
+                walker.outcome,
+                _number(walker.last_step, 'd'),
+                _number(walker.max_gamma, '.2f'),
+                str(entry.n_labelled) if first else '',
+            )
+        table.add_section()
+    return table
+
+
+def _number(value: float | int | None, form: str) -> str:
+    return '–' if value is None else format(value, form)

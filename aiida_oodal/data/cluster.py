@@ -1,0 +1,105 @@
+"""The cell cut around one atom: what goes to the DFT queue."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from aiida.common.exceptions import ValidationError
+from aiida.orm import StructureData
+from aiida.orm.pydantic import OrmMetadataField
+from ase import Atoms
+from numpy.typing import NDArray
+
+from aiida_oodal.engine.carve.selection import content_key
+
+#: ``info`` values of the engine's cluster that become attributes one can query.
+_INFO = (
+    'gamma_cluster',
+    'gamma_parent',
+    'faithful',
+    'buffer_above_break',
+    'center_parent_index',
+    'step',
+    'radius',
+    'buffer',
+    'shape',
+    'repair',
+    'repair_dropped',
+    'repair_moved',
+)
+
+
+class ClusterData(StructureData):  # type: ignore[misc]  # aiida-core carries no type information for its classes
+    """A small periodic cell with its ``force_mask``; atom 0 is the centre.
+
+    :param cluster: as :func:`aiida_oodal.engine.carve.extract_cluster` returns it: per-atom arrays ``force_mask``
+        (1.0 core, 0.0 buffer) and ``parent_index``; its ``info`` says where it was cut.
+    """
+
+    class AttributesModel(StructureData.AttributesModel):  # type: ignore[misc]
+        """What can be queried beyond the cell and its sites."""
+
+        content_key: str = OrmMetadataField(description='Hash of elements, positions and cell: equal for equal cells')
+        force_mask: list[float] = OrmMetadataField(description='1.0 for core atoms, 0.0 for buffer atoms')
+        n_core: int = OrmMetadataField(description='Number of core atoms')
+        parent_index: list[int] = OrmMetadataField(description='Index of each atom in the snapshot it was cut from')
+        center_parent_index: int = OrmMetadataField(description='Index of the centre atom in the snapshot')
+        step: int | None = OrmMetadataField(None, description='MD step of the snapshot')
+        gamma_parent: float | None = OrmMetadataField(
+            None, description='Extrapolation grade of the centre in the snapshot, under the potential that was ignorant'
+        )
+        gamma_cluster: float | None = OrmMetadataField(None, description='The same, computed again in this cell')
+        faithful: bool | None = OrmMetadataField(None, description='Whether the two grades agree')
+        buffer_above_break: int | None = OrmMetadataField(None, description='Buffer atoms with gamma above gamma_break')
+        radius: float = OrmMetadataField(description='Radius of the core, angstrom')
+        buffer: float = OrmMetadataField(description='Thickness of the buffer, angstrom')
+        shape: str = OrmMetadataField(description='sphere (vacuum in the corners) or cube (bulk density)')
+        repair: str = OrmMetadataField(description='How overlaps across the boundary are mended: error, drop or relax')
+        repair_dropped: int = OrmMetadataField(0, description='Buffer atoms that were dropped')
+        repair_moved: int = OrmMetadataField(0, description='Buffer atoms that were moved')
+
+    def __init__(self, cluster: Atoms | None = None, **kwargs: Any) -> None:
+        if cluster is None:
+            super().__init__(**kwargs)
+            return
+        # Tags would turn the kinds into Al1, Al2, ...
+        super().__init__(ase=Atoms(cluster.symbols, cluster.positions, cell=cluster.cell, pbc=cluster.pbc), **kwargs)
+        mask = np.asarray(cluster.arrays['force_mask'], dtype=float)
+        attributes = {key: _plain(cluster.info[key]) for key in _INFO if key in cluster.info}
+        attributes |= {
+            'content_key': content_key(cluster),
+            'force_mask': mask.tolist(),
+            'parent_index': np.asarray(cluster.arrays['parent_index']).tolist(),
+            'n_core': int(np.count_nonzero(mask > 0.5)),
+        }
+        self.base.attributes.set_many(attributes)
+
+    def _validate(self) -> bool:
+        super()._validate()
+        mask = self.base.attributes.get('force_mask', None)
+        if mask is None or len(mask) != len(self.sites):
+            raise ValidationError(
+                f'force_mask has {None if mask is None else len(mask)} entries for {len(self.sites)} atoms: make the '
+                'node with ClusterData(cluster), cluster as extract_cluster returns it'
+            )
+        return True
+
+    @property
+    def force_mask(self) -> NDArray[np.float64]:
+        """1.0 for core atoms, 0.0 for buffer atoms, shape ``(n_atoms,)``."""
+        return np.array(self.base.attributes.get('force_mask'), dtype=np.float64)
+
+    def get_atoms(self) -> Atoms:
+        """Return the cell with ``force_mask`` and ``parent_index`` as arrays and the rest in ``info``."""
+        atoms = self.get_ase()
+        atoms.arrays['force_mask'] = self.force_mask
+        atoms.arrays['parent_index'] = np.array(self.base.attributes.get('parent_index'), dtype=np.int64)
+        stored = self.base.attributes.all
+        atoms.info.update({key: stored[key] for key in _INFO if stored.get(key) is not None})
+        return atoms
+
+
+def _plain(value: Any) -> Any:
+    """Give numpy scalars as plain python values."""
+    return value.item() if isinstance(value, np.generic) else value

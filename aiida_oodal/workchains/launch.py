@@ -1,0 +1,53 @@
+"""Submitting from launch scripts that can be run twice."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from aiida import orm
+from aiida.engine import ProcessBuilder, submit
+
+
+def submit_once(builder: ProcessBuilder, label: str) -> orm.ProcessNode:
+    """Submit a process, or return the one that an earlier call submitted under the same label.
+
+    One that was killed or excepted is not counted: it is submitted anew.
+
+    :param builder: the filled builder; its label is set here.
+    :param label: what the process is called; one label, one process.
+    """
+    existing = (
+        orm.QueryBuilder()
+        .append(
+            orm.ProcessNode,
+            filters={
+                'label': label,
+                'process_type': builder.process_class.build_process_type(),
+                'attributes.process_state': {'!in': ['killed', 'excepted']},
+            },
+            tag='process',
+        )
+        .order_by({'process': {'id': 'desc'}})
+        .first(flat=True)
+    )
+    if existing is not None:
+        return existing
+    metadata: Any = builder.metadata
+    metadata.label = label
+    return submit(builder)
+
+
+def wait_for(process: orm.ProcessNode, poll_seconds: float = 0.5) -> orm.ProcessNode:
+    """Return a process once the daemon has brought it to its end.
+
+    :raises RuntimeError: if it did not succeed, with its exit message.
+    """
+    while not process.is_terminated:
+        time.sleep(poll_seconds)
+    if not process.is_finished_ok:
+        raise RuntimeError(
+            f'{process.process_label}<{process.pk}> did not succeed: '
+            f'{process.exit_message or process.process_state.value} See `verdi process report {process.pk}`.'
+        )
+    return process
