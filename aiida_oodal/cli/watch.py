@@ -39,7 +39,7 @@ def watch_campaign(campaign: Any, keep_alive: Callable[[], None] | None = None) 
                 status.update(activity)
             if now >= next_line:
                 if not console.is_terminal:
-                    console.print(activity)
+                    console.print(activity, markup=False, soft_wrap=True)
                 if keep_alive is not None:
                     keep_alive()
                 next_line = now + _LINE_SECONDS
@@ -55,27 +55,16 @@ def _print_reports(console: Console, campaign: Any, seen: int) -> int:
     )
     for identifier, message in query.order_by({'log': {'id': 'asc'}}).iterall():
         # A report reads "[pk|class|step]: text"; the text is what a user wants.
-        console.print(message.split(']: ', 1)[-1], markup=False)
+        console.print(message.split(']: ', 1)[-1], markup=False, soft_wrap=True)
         seen = identifier
     return seen
 
 
 def describe_activity(campaign: Any) -> str:
     """Say in one line what the running jobs of a campaign are doing."""
-    from aiida import orm
+    from aiida.orm import CalcJobNode
 
-    jobs = (
-        orm.QueryBuilder()
-        .append(orm.WorkChainNode, filters={'id': campaign.pk}, tag='campaign')
-        .append(
-            orm.CalcJobNode,
-            with_ancestors='campaign',
-            filters={'attributes.process_state': {'!in': ['finished', 'killed', 'excepted']}},
-            tag='job',
-        )
-        .order_by({'job': {'id': 'asc'}})
-        .all(flat=True)
-    )
+    jobs = [node for node in campaign.called_descendants if isinstance(node, CalcJobNode) and not node.is_terminated]
     return ';  '.join(_describe_job(job) for job in jobs) or 'the daemon is taking the next step'
 
 

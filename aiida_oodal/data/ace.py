@@ -41,11 +41,12 @@ class AcePotentialData(Data):  # type: ignore[misc]  # aiida-core carries no typ
         tabulated: Path | str | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
         if basis is None or active_set is None:
+            super().__init__(**kwargs)
             return
         header = read_ace_header(Path(basis))
         check_active_set(Path(active_set), header)
+        super().__init__(**kwargs)
         for name, path in ((self.BASIS, basis), (self.ACTIVE_SET, active_set), (self.TABULATED, tabulated)):
             if path is not None:
                 self.base.repository.put_object_from_file(str(path), name)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zipfile
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -17,6 +19,8 @@ from .errors import OodalError
 
 _ATOMS_PREFIX = 'atoms__'
 _INFO_PREFIX = 'info__'
+#: What numpy and zipfile raise on files that are cut, damaged or of another kind.
+_UNREADABLE = (ValueError, EOFError, KeyError, TypeError, AttributeError, zipfile.BadZipFile, zlib.error)
 _CORE = ('offsets', 'numbers', 'positions', 'cells', 'pbc')
 
 
@@ -147,11 +151,11 @@ class StructureSet:
         :raises OodalError: if the file is missing, cut, or not a structure set.
         """
         try:
-            with np.load(path, allow_pickle=False) as archive:
+            with Path(path).open('rb') as handle, np.load(handle, allow_pickle=False) as archive:
                 return cls.from_arrays({name: archive[name] for name in archive.files})
         except OodalError as error:
             raise OodalError(f'{path}: {error}') from error
-        except (OSError, ValueError, EOFError, KeyError, AttributeError) as error:
+        except (*_UNREADABLE, OSError) as error:
             raise OodalError(f'{path} cannot be read as a structure set ({error}); was the job cut short?') from error
 
 

@@ -1,14 +1,14 @@
 """Read LAMMPS text dumps: any frame, fast, in bounded memory, from files cut at any byte.
 
-Why an own reader: ``ase.io.read`` parses every frame before the one asked for, raises on every index of a file whose last
-frame was cut, and knows gamma under no name; ``lammpsio`` reads forward only and has no notion of a cut file. Here the last
-frame is found by seeking backwards for its title, the n-th by a scan for titles alone, and blocks of lines are parsed by
-numpy as one stream of numbers.
+Why an own reader: ``ase.io.read`` parses every frame before the one asked for, raises on every index of a file whose
+last frame was cut, and knows gamma under no name; ``lammpsio`` reads forward only and has no notion of a cut file. Here
+the last frame is found by seeking backwards for its title, the n-th by a scan for titles alone, and blocks of lines are
+parsed by numpy as one stream of numbers.
 
-The rules: a frame is there when all its lines are, each with its line end (a number that lost its last digits is still a
-number). A file that stops in mid-frame ends before that frame, and the reader says so. Anything else that does not fit the
-format is damage and is refused with its line number. Frames without atoms (``dump_modify thresh``) are frames. Files
-compressed by gzip are known by their first two bytes, and may be cut, too.
+The rules: a frame is there when all its lines are, each with its line end (a number that lost its last digits is still
+a number). A file that stops in mid-frame ends before that frame, and the reader says so. Anything else that does not
+fit the format is damage and is refused with its line number. Frames without atoms (``dump_modify thresh``) are frames.
+Files compressed by gzip are known by their first two bytes, and may be cut, too.
 """
 
 from __future__ import annotations
@@ -26,7 +26,15 @@ from aiida_oodal.engine.errors import OodalError
 from aiida_oodal.engine.md.frame import GAMMA_COLUMNS, Frame
 from aiida_oodal.engine.md.lines import CutError, DamagedError, Lines, is_cut, number_of_lines, open_stream, parse_rows
 
-__all__ = ('GAMMA_COLUMNS', 'Frame', 'FrameIterator', 'first_frame_where', 'iterate_frames', 'last_complete_frame', 'read_frame')
+__all__ = (
+    'GAMMA_COLUMNS',
+    'Frame',
+    'FrameIterator',
+    'first_frame_where',
+    'iterate_frames',
+    'last_complete_frame',
+    'read_frame',
+)
 
 FloatArray = NDArray[np.float64]
 
@@ -42,8 +50,8 @@ class FrameIterator(Iterator[Frame]):
 
     :ivar path: the dump.
     :ivar n_frames: number of frames handed out so far.
-    :ivar truncated_at_line: once the frames are exhausted, the line at which the file stops inside a frame; None for a file
-        that ends where a frame ends.
+    :ivar truncated_at_line: once the frames are exhausted, the line at which the file stops inside a frame; None for a
+        file that ends where a frame ends.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -82,18 +90,22 @@ def read_frame(path: str | Path, index: int = -1) -> Frame:
     if index < 0:
         frame = _frame_from_end(path, -index)
         if frame is None:
-            raise OodalError(f'{path}: frame {index} was asked for, but the dump has fewer than {-index} complete frames')
+            raise OodalError(
+                f'{path}: frame {index} was asked for, but the dump has fewer than {-index} complete frames'
+            )
         return frame
     with open_stream(path) as stream:
         offset = next(islice(_titles(stream), index, None), None)
     if offset is None:
         _check_start(path)
-        raise OodalError(f'{path}: frame {index} was asked for, but the dump has at most {index} frames (the first is 0)')
+        raise OodalError(
+            f'{path}: frame {index} was asked for, but the dump has at most {index} frames (the first is 0)'
+        )
     try:
         return _read_at(path, offset)
     except CutError as cut:
         raise OodalError(
-            f'{path}, line {cut.line}: frame {index} is cut here and cannot be read; the last complete frame is number -1'
+            f'{path}, line {cut.line}: frame {index} is cut here; the last complete frame is number -1'
         ) from None
 
 
@@ -169,7 +181,9 @@ def _read_at(path: Path, offset: int) -> Frame:
 
 
 def _refusal(path: Path, line: int, reason: str) -> OodalError:
-    return OodalError(f'{path}, line {line}: {reason}; cut the file before this frame, or read other frames of it by number')
+    return OodalError(
+        f'{path}, line {line}: {reason}; cut the file before this frame, or read other frames of it by number'
+    )
 
 
 def _titles(stream: BinaryIO) -> Iterator[int]:
@@ -235,8 +249,8 @@ def _integer(lines: Lines) -> int:
 def _box(lines: Lines, words: list[str]) -> tuple[FloatArray, FloatArray, NDArray[np.bool_]]:
     """Return cell ``(3, 3)``, origin ``(3,)`` and periodicity ``(3,)``.
 
-    The three formats are those of the LAMMPS manual, "dump" command: orthogonal, restricted triclinic (the bounds are those of
-    the bounding box, page "Howto triclinic") and general triclinic (``abc origin``).
+    The three formats are those of the LAMMPS manual, "dump" command: orthogonal, restricted triclinic (the bounds are
+    those of the bounding box, page "Howto triclinic") and general triclinic (``abc origin``).
     """
     kind = ' '.join(words[: len(words) - 3] if len(words) > 3 else [])
     widths = {'': 2, 'xy xz yz': 3, 'abc origin': 4}
@@ -250,7 +264,9 @@ def _box(lines: Lines, words: list[str]) -> tuple[FloatArray, FloatArray, NDArra
         except ValueError:
             raise DamagedError(lines.number, f'{line[:80]!r} is not a line of numbers') from None
         if len(rows[-1]) != widths[kind]:
-            raise DamagedError(lines.number, f'the cell has {len(rows[-1])} numbers in this line instead of {widths[kind]}')
+            raise DamagedError(
+                lines.number, f'the cell has {len(rows[-1])} numbers in this line instead of {widths[kind]}'
+            )
     box = np.array(rows)
     # Dumps older than 2010 do not name the boundaries; periodic is LAMMPS's default.
     pbc = np.array([word == 'pp' for word in words[-3:]] or [True] * 3)

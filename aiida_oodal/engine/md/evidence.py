@@ -120,7 +120,7 @@ class Evidence:
         return min(over, key=lambda s: s.frame.step, default=None)
 
     def halt_frame(self) -> Sighting | None:
-        """Return the valid frame at the first step over ``gamma_break``, or else the worst one over ``gamma_select``."""
+        """Return the valid frame of the trigger step, or else the worst one over ``gamma_select``."""
         trigger = self.trigger_step
         over = [s for s in self.sightings if s.is_valid and s.frame.max_gamma > self.thresholds.select]
         return max(over, key=lambda s: (s.frame.step == trigger, s.frame.max_gamma), default=None)

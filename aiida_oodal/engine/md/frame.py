@@ -21,7 +21,10 @@ GAMMA_COLUMNS = ('gamma', 'f_pg', 'd_gamma', 'c_pg', 'f_gamma', 'c_gamma', 'v_ga
 """Names under which a dump may hold the extrapolation grade; the first one found is taken."""
 
 _POSITION_COLUMNS = (('x', 'y', 'z'), ('xu', 'yu', 'zu'), ('xs', 'ys', 'zs'), ('xsu', 'ysu', 'zsu'))
-_VELOCITY_UNITS = {'metal': 1e-3 / units.fs, 'real': 1.0 / units.fs}  # angstrom/ps and angstrom/fs in ASE's velocity unit
+_VELOCITY_UNITS = {
+    'metal': 1e-3 / units.fs,
+    'real': 1.0 / units.fs,
+}  # angstrom/ps and angstrom/fs in ASE's velocity unit
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,9 +35,9 @@ class Frame:
     :ivar cell: cell vectors in rows, float64 ``(3, 3)``, angstrom.
     :ivar origin: corner of the cell, float64 ``(3,)``, angstrom.
     :ivar pbc: periodic directions, bool ``(3,)``.
-    :ivar columns: per-atom values by column name as in the file, each ``(n_atoms,)``, sorted by ``id`` where there is one:
-        int64 for ``id type mol proc ix iy iz``, text where the file has text (``element``), float64 otherwise, in the units
-        of the run.
+    :ivar columns: per-atom values by column name as in the file, each ``(n_atoms,)``, sorted by ``id`` where there is
+        one: int64 for ``id type mol proc ix iy iz``, text where the file has text (``element``), float64 otherwise, in
+        the units of the run.
     """
 
     step: int
@@ -68,7 +71,7 @@ class Frame:
                 values = np.column_stack([self.columns[name] for name in names])
                 return values if 's' not in names[0] else values @ self.cell + self.origin
         raise OodalError(
-            f'frame of step {self.step}: no positions in columns {", ".join(self.columns)}; dump x y z, xu yu zu or xs ys zs'
+            f'frame of step {self.step}: no positions in columns {", ".join(self.columns)}; dump x y z or xs ys zs'
         )
 
     def to_atoms(self, elements: Sequence[str] | None = None, *, lammps_units: str = 'metal') -> Atoms:
@@ -77,7 +80,8 @@ class Frame:
         Sets ``info['step']``; ``arrays['id']`` and ``arrays['gamma']`` where the dump has them; masses from a column
         ``mass``; momenta from ``vx vy vz``; ``celldisp`` to the corner of the cell.
 
-        :param elements: chemical symbol of each LAMMPS type, first type first; used where the dump has no element column.
+        :param elements: chemical symbol of each LAMMPS type, first type first; used where the dump has no element
+            column.
         :param lammps_units: ``metal`` (velocities in angstrom/ps) or ``real`` (angstrom/fs).
         :raises OodalError: if elements are unknown, or a type has no element, or positions are missing.
         """
@@ -105,23 +109,24 @@ class Frame:
     def _atomic_numbers(self, elements: Sequence[str] | None) -> NDArray[np.int64]:
         for name in ('element', 'type'):  # a type may be a label (dump_modify types labels)
             if name in self.columns and self.columns[name].dtype.kind == 'U':
-                symbols = sorted(set(self.columns[name].tolist()))
+                symbols = np.unique(self.columns[name]).tolist()
                 numbers = np.zeros(len(self), np.int64)
                 for symbol, number in zip(symbols, self._known_numbers(symbols), strict=True):
                     numbers[self.columns[name] == symbol] = number
                 return numbers
         if elements is None or 'type' not in self.columns:
             raise OodalError(
-                f'frame of step {self.step}: no element column; give the elements of the LAMMPS types (the dump has columns '
-                f'{", ".join(self.columns)})'
+                f'frame of step {self.step}: no element column (only {", ".join(self.columns)}); give the elements '
+                'of the LAMMPS types'
             )
         types = self.columns['type']
         if len(types) and not 1 <= types.min() <= types.max() <= len(elements):
             raise OodalError(
-                f'frame of step {self.step}: LAMMPS types {types.min()} to {types.max()}, but elements are given for types 1 to '
-                f'{len(elements)} ({", ".join(elements)})'
+                f'frame of step {self.step}: LAMMPS types {types.min()} to {types.max()}, but elements are given for '
+                f'types 1 to {len(elements)} ({", ".join(elements)})'
             )
-        return self._known_numbers(elements)[types - 1]
+        numbers: NDArray[np.int64] = self._known_numbers(elements)[types - 1]
+        return numbers
 
     def _known_numbers(self, symbols: Sequence[str]) -> NDArray[np.int64]:
         unknown = [symbol for symbol in symbols if symbol not in atomic_numbers]

@@ -6,7 +6,7 @@ import io
 import warnings
 import zlib
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,7 @@ from aiida_oodal.engine.errors import OodalError
 
 __all__ = ('CutError', 'DamagedError', 'Lines', 'is_cut', 'number_of_lines', 'open_stream', 'parse_rows')
 
-_BLOCK = 1 << 22  # bytes read and parsed at once
+_BLOCK = 1 << 21  # bytes read and parsed at once
 _SMALL = 1 << 18  # bytes
 _LINE_END = ord('\n')
 _LONGEST_LINE = 1 << 24  # bytes; a longer line is no text
@@ -85,7 +85,7 @@ class _Gunzip(io.RawIOBase):
         return size
 
 
-def open_stream(path: Path, offset: int = 0) -> io.BufferedReader:
+def open_stream(path: Path, offset: int = 0) -> io.BufferedReader[Any]:
     """Open a file for reading from a byte of its text, which for a gzipped file is the unpacked one.
 
     :raises OodalError: if the file cannot be read.
@@ -98,13 +98,13 @@ def open_stream(path: Path, offset: int = 0) -> io.BufferedReader:
     if not is_packed:
         stream.seek(offset)
         return stream
-    unpacked = io.BufferedReader(cast('io.RawIOBase', _Gunzip(stream, path)), _BLOCK)
+    unpacked: io.BufferedReader[Any] = io.BufferedReader(_Gunzip(stream, path), _BLOCK)
     while offset > 0:
         offset -= len(unpacked.read(min(_BLOCK, offset))) or offset
     return unpacked
 
 
-def is_cut(stream: io.BufferedReader) -> bool:
+def is_cut(stream: io.BufferedReader[Any]) -> bool:
     """Return whether the file under a stream that was read to its end is a gzip file without its end."""
     return isinstance(stream.raw, _Gunzip) and stream.raw.cut
 
@@ -155,9 +155,11 @@ class Lines:
             raise DamagedError(self.number, f'{line[:60]!r} where a line begins with {expected.decode()!r}')
         return line
 
-    def block(self, limit: int) -> bytes:
-        """Return whole lines with their ends: at most ``limit``, at least one.
+    def block(self, limit: int, shortest: int = 1) -> bytearray:
+        """Return whole lines with their ends, at most ``limit``, at least one; the caller adds them to ``number``.
 
+        :param limit: number of lines.
+        :param shortest: number of bytes that every line has at least.
         :raises CutError: if the stream ends before a line does.
         """
         while (first_end := self._buffer.find(b'\n', self._position)) < 0:
@@ -165,11 +167,12 @@ class Lines:
                 raise CutError(self.number + 1)
         # Look no further than the lines can reach, going by the first one: after a small frame come many others.
         reach = self._position + (first_end + 1 - self._position) * limit * 5 // 4 + 64
-        block = self._buffer[self._position : self._buffer.rfind(b'\n', self._position, reach) + 1]
-        line_ends = np.flatnonzero(np.frombuffer(block, np.uint8) == _LINE_END)[:limit]
-        block = block[: int(line_ends[-1]) + 1]
+        end = self._buffer.rfind(b'\n', self._position, reach) + 1
+        block = bytearray(memoryview(self._buffer)[self._position : end])
+        if len(block) > limit * shortest:
+            line_ends = np.flatnonzero(np.frombuffer(block, np.uint8) == _LINE_END)[:limit]
+            del block[int(line_ends[-1]) + 1 :]
         self._position += len(block)
-        self.number += len(line_ends)
         return block
 
     def _refill(self) -> bool:
@@ -198,8 +201,9 @@ def parse_rows(
     values = np.empty((0, n_columns))
     done = 0
     while done < n_rows:
-        block = np.frombuffer(bytearray(lines.block(n_rows - done)), np.uint8)
-        stops, lengths = _find_words(block, lines.number, n_columns)
+        block = np.frombuffer(lines.block(n_rows - done, shortest=2 * n_columns), np.uint8)
+        stops, lengths = _find_words(block, lines.number + 1, n_columns)
+        n_lines = len(stops)
         if done == 0:
             for j, word in enumerate(block[: stops[0, -1]].tobytes().split()):
                 if not _is_number(word):
@@ -207,9 +211,9 @@ def parse_rows(
             values = _reserve(n_rows, n_columns - len(words), lines.number)
         for j, found in words.items():
             found.append(_cut_out(block, stops[:, j], lengths[:, j]))
-        n_lines = len(stops)
-        values[done : done + n_lines] = _parse_numbers(block, n_lines, values.shape[1], lines.number)
+        values[done : done + n_lines] = _parse_numbers(block, n_lines, values.shape[1], lines.number + 1)
         done += n_lines
+        lines.number += n_lines
     numeric = [j for j in range(n_columns) if j not in words]
     return {j: values[:, k] for k, j in enumerate(numeric)}, {j: np.concatenate(found) for j, found in words.items()}
 
@@ -221,9 +225,7 @@ def _reserve(n_rows: int, n_columns: int, line: int) -> NDArray[np.float64]:
         raise DamagedError(line, f'{n_rows} lines of {n_columns} numbers do not fit into memory') from None
 
 
-def _find_words(
-    block: NDArray[np.uint8], last_line: int, n_columns: int
-) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+def _find_words(block: NDArray[np.uint8], first_line: int, n_columns: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Return where words end, and their lengths, each ``(n_lines, n_columns)``; put a line end for every blank."""
     blanks = np.flatnonzero(block <= ord(' '))
     line_ends = blanks[block[blanks] == _LINE_END]
@@ -237,8 +239,7 @@ def _find_words(
             return stops, lengths.reshape(-1, n_columns)
     counts = np.diff(np.searchsorted(blanks, line_ends, side='right'), prepend=0)
     wrong = int(np.flatnonzero(counts != n_columns)[0])
-    line = last_line - len(line_ends) + 1 + wrong
-    raise DamagedError(line, f'{counts[wrong]} values in a frame of {n_columns} columns')
+    raise DamagedError(first_line + wrong, f'{counts[wrong]} values in a frame of {n_columns} columns')
 
 
 def _cut_out(block: NDArray[np.uint8], stops: NDArray[np.intp], lengths: NDArray[np.intp]) -> NDArray[np.str_]:
@@ -253,12 +254,12 @@ def _cut_out(block: NDArray[np.uint8], stops: NDArray[np.intp], lengths: NDArray
     return letters.view(f'U{longest}')[:, 0]
 
 
-def _parse_numbers(block: NDArray[np.uint8], n_rows: int, n_columns: int, last_line: int) -> NDArray[np.float64]:
+def _parse_numbers(block: NDArray[np.uint8], n_rows: int, n_columns: int, first_line: int) -> NDArray[np.float64]:
     """Return the numbers of a block of one word a line, float64 ``(n_rows, n_columns)``.
 
-    One number a line is the body of a Matrix Market file, and scipy's reader of those is several times faster than any that
-    numpy has. It starts threads, so a small block is left to numpy; and it takes a word up to where it stops to be a number,
-    so the letters are looked at first.
+    One number a line is the body of a Matrix Market file, and scipy's reader of those is several times faster than any
+    that numpy has. It starts threads, so a small block is left to numpy; and it takes a word up to where it stops to be
+    a number, so the letters are looked at first.
     """
     text = block.tobytes()
     if _has_letters_of_numbers(block):
@@ -270,8 +271,8 @@ def _parse_numbers(block: NDArray[np.uint8], n_rows: int, n_columns: int, last_l
             return values.reshape(n_rows, n_columns)
     for k, word in enumerate(text.split()):
         if not _is_number(word):
-            raise DamagedError(last_line - n_rows + 1 + k // n_columns, f'{word[:40]!r} is not a number')
-    raise DamagedError(last_line, 'the numbers before here cannot be told apart')
+            raise DamagedError(first_line + k // n_columns, f'{word[:40]!r} is not a number')
+    raise DamagedError(first_line, 'the numbers from here on cannot be told apart')
 
 
 def _has_letters_of_numbers(block: NDArray[np.uint8]) -> bool:

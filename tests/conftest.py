@@ -1,0 +1,59 @@
+"""A real AiiDA profile in a folder of its own, with the ZeroMQ broker, so that a real daemon can run."""
+
+import atexit
+import os
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+import hypothesis
+import pytest
+
+# Machines differ in speed and may be busy: nothing here is about time.
+hypothesis.settings.register_profile(
+    'oodal', deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow], print_blob=True
+)
+hypothesis.settings.load_profile('oodal')
+
+# Read once, when aiida is imported: the home folder is never touched.
+os.environ['AIIDA_PATH'] = tempfile.mkdtemp(prefix='oodal-tests-')
+(Path(os.environ['AIIDA_PATH']) / '.aiida').mkdir()
+atexit.register(shutil.rmtree, os.environ['AIIDA_PATH'], ignore_errors=True)
+# The daemon looks for `verdi` here, and jobs for `python3`.
+os.environ['PATH'] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get('PATH', '')])
+os.environ.setdefault('OMP_NUM_THREADS', '1')
+
+pytest_plugins = ['aiida.tools.pytest_fixtures']
+
+
+@pytest.fixture(scope='session')
+def aiida_profile(aiida_config, aiida_profile_factory):
+    with aiida_profile_factory(aiida_config, broker_backend='core.zeromq') as profile:
+        aiida_config.set_option('daemon.timeout', 30, scope=profile.name)
+        aiida_config.set_option('runner.poll.interval', 1, scope=profile.name)
+        aiida_config.store()
+        yield profile
+
+
+@pytest.fixture(autouse=True)
+def _load_profile(request):
+    """Load the profile for every test but those of the engine, which knows nothing of AiiDA."""
+    if 'engine' not in request.path.parts:
+        request.getfixturevalue('aiida_profile')
+
+
+@pytest.fixture
+def localhost(aiida_localhost):
+    """Return a computer whose jobs find the python of this environment."""
+    aiida_localhost.set_minimum_job_poll_interval(0.5)
+    aiida_localhost.configure(safe_interval=0)
+    aiida_localhost.set_prepend_text(f'export PATH="{Path(sys.executable).parent}:$PATH"')
+    return aiida_localhost
+
+
+@pytest.fixture
+def engine_code():
+    from aiida_oodal.calculations.engine_code import get_engine_code
+
+    return get_engine_code()

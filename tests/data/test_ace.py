@@ -1,0 +1,24 @@
+from pathlib import Path
+
+import pytest
+from aiida import orm
+
+from aiida_oodal.data import AcePotentialData
+from aiida_oodal.engine.errors import OodalError
+
+FILES = Path(__file__).parent / 'ace-al'
+
+
+def test_a_potential_comes_back_from_the_database():
+    node = AcePotentialData(FILES / 'Al.yaml', FILES / 'Al.asi').store()
+    loaded = orm.load_node(node.pk)
+    assert (loaded.elements, loaded.cutoff, loaded.n_functions) == (['Al'], 6.0, 100)
+    with loaded.as_files() as (basis, active_set):
+        assert basis.read_bytes() == (FILES / 'Al.yaml').read_bytes()
+        assert active_set.read_bytes() == (FILES / 'Al.asi').read_bytes()
+    assert not basis.exists()
+
+
+def test_files_in_the_wrong_order_are_refused():
+    with pytest.raises(OodalError, match=r'Al\.asi'):
+        AcePotentialData(FILES / 'Al.asi', FILES / 'Al.yaml')

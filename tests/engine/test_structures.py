@@ -1,0 +1,114 @@
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import bulk, molecule
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from aiida_oodal.engine.errors import OodalError
+from aiida_oodal.engine.structures import StructureSet
+
+
+def make_frames():
+    first = bulk('Al', cubic=True)
+    first.arrays['gamma'] = np.arange(4.0)
+    first.info['step'] = 10
+    second = molecule('H2O')
+    second.arrays['gamma'] = np.array([1.0, 2.0, 3.0])
+    second.info.update(step=20, REF_energy=-1.5, origin='molecule')
+    second.set_momenta(np.ones((3, 3)))
+    return [first, second]
+
+
+def assert_same(left: Atoms, right: Atoms):
+    assert left == right
+    assert left.arrays.keys() == right.arrays.keys()
+    for name, array in left.arrays.items():
+        np.testing.assert_array_equal(array, right.arrays[name])
+    assert left.info == right.info
+
+
+def test_round_trip_through_a_file(tmp_path):
+    frames = make_frames()
+    StructureSet.from_atoms(frames).save(tmp_path / 'set.npz')
+    loaded = StructureSet.load(tmp_path / 'set.npz')
+    assert len(loaded) == 2
+    assert loaded.n_atoms == 7
+    assert loaded.symbols == ('H', 'O', 'Al')
+    for atoms, expected in zip(loaded, frames, strict=True):
+        assert_same(atoms, expected)
+    assert_same(loaded[-1], frames[1])
+
+
+def test_bytes_depend_on_the_content_only(tmp_path):
+    for name in ('a.npz', 'b.npz'):
+        StructureSet.from_atoms(make_frames()).save(tmp_path / name)
+    assert (tmp_path / 'a.npz').read_bytes() == (tmp_path / 'b.npz').read_bytes()
+
+
+def test_the_empty_set(tmp_path):
+    StructureSet.from_atoms([]).save(tmp_path / 'empty.npz')
+    assert list(StructureSet.load(tmp_path / 'empty.npz')) == []
+
+
+def test_structures_do_not_share_memory_with_the_set():
+    structures = StructureSet.from_atoms(make_frames())
+    atoms = structures[0]
+    atoms.positions[:] = 7.0
+    atoms.arrays['gamma'][:] = 7.0
+    assert_same(structures[0], make_frames()[0])
+
+
+@given(
+    sizes=st.lists(st.integers(0, 5), max_size=6),
+    values=hnp.arrays(np.float64, 40, elements=st.floats(-1e6, 1e6)),
+)
+def test_any_sizes_come_back(sizes, values):
+    frames = []
+    for size in sizes:
+        atoms = Atoms(numbers=[1] * size, positions=np.resize(values, (size, 3)), cell=[1, 2, 3], pbc=[1, 0, 1])
+        atoms.arrays['charge'] = np.resize(values, size)
+        frames.append(atoms)
+    structures = StructureSet.from_atoms(frames)
+    for atoms, expected in zip(structures, frames, strict=True):
+        np.testing.assert_array_equal(atoms.positions, expected.positions)
+        np.testing.assert_array_equal(atoms.pbc, expected.pbc)
+        if len(expected):
+            np.testing.assert_array_equal(atoms.arrays['charge'], expected.arrays['charge'])
+
+
+def test_missing_integers_are_refused():
+    first, second = make_frames()
+    second.arrays['parent_index'] = np.arange(3)
+    with pytest.raises(OodalError, match=r"'parent_index' \(int64\) is missing in structure 0"):
+        StructureSet.from_atoms([first, second])
+
+
+def test_python_objects_are_refused():
+    atoms = bulk('Al')
+    atoms.info['history'] = {'a': 1}
+    with pytest.raises(OodalError, match='neither a number, a text nor an array'):
+        StructureSet.from_atoms([atoms])
+
+
+@pytest.mark.parametrize('size', [0, 1, 100, 700])
+def test_a_cut_file_is_named(tmp_path, size):
+    path = tmp_path / 'labels.npz'
+    StructureSet.from_atoms(make_frames()).save(path)
+    path.write_bytes(path.read_bytes()[:size])
+    with pytest.raises(OodalError, match=r'labels\.npz cannot be read as a structure set'):
+        StructureSet.load(path)
+
+
+def test_an_archive_of_something_else_is_named(tmp_path):
+    np.savez(tmp_path / 'other.npz', energies=np.ones(3))
+    with pytest.raises(OodalError, match=r'other\.npz: a structure set needs the arrays offsets, .* missing'):
+        StructureSet.load(tmp_path / 'other.npz')
+
+
+def test_contradicting_lengths_are_refused():
+    arrays = StructureSet.from_atoms(make_frames()).to_arrays()
+    arrays['positions'] = arrays['positions'][:-1]
+    with pytest.raises(OodalError, match="'positions' has 6 entries where 7 are needed"):
+        StructureSet.from_arrays(arrays)
