@@ -4,19 +4,25 @@ A linear ACE potential for Al is fitted on cold crystals (labels: EMT). Walkers 
 the largest gamma in their snapshots become candidates, several a snapshot and near each other in time, as in a
 campaign.
 
-1. With the same number of clusters, chosen by MaxVol or at random among the candidates, the potential is fitted again
-and judged on forces of independent hot snapshots. One line a number of clusters: mean over seeds (the seed makes the
-training set, the walkers and the random choices) and its spread. 2. With clusters and `weights = mask`, the active
-set is chosen from core atoms only or from all atoms, the coefficients being the same. An environment is truly wrong
-when the error of its force is above a limit, and called safe when its gamma is below `gamma_select`.
+1. With the same number of clusters, chosen by MaxVol, at random among the candidates, or by gamma alone, the potential
+   is fitted again and judged on forces of independent hot snapshots, for `weights = full` and `mask`. The spread is the
+   standard deviation over seeds (a seed makes the training set, the walkers and the random choices; of these the mean
+   over many draws counts), and for random choices also that over draws: what one unlucky choice costs.
+2. With `weights = mask`, the active set is chosen from core atoms only or from all atoms, the coefficients being the
+   same. An environment is truly wrong when the error of its force is above a limit, and called safe when its gamma is
+   below `gamma_select`.
+
+The fit is linear, so that each structure is reduced once to a small triangle and every choice costs milliseconds; the
+first fit of each seed is checked against `fit_ace`.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 os.environ.setdefault('OMP_NUM_THREADS', '1')
 
@@ -26,8 +32,8 @@ from ase.build import bulk
 
 from aiida_oodal.engine.carve.centres import worst_centres
 from aiida_oodal.engine.carve.cluster import extract_clusters
-from aiida_oodal.engine.carve.selection import select_by_maxvol
-from aiida_oodal.engine.learn.ace_basis import AceBasis, AceFitValues
+from aiida_oodal.engine.carve.maxvol import maxvol_select
+from aiida_oodal.engine.learn.ace_basis import AceBasis, AceFitValues, Design
 from aiida_oodal.engine.learn.ace_fit import AceFit, fit_ace
 from aiida_oodal.engine.learn.ace_settings import AceFitSettings
 from aiida_oodal.engine.learn.ace_targets import make_target
@@ -36,162 +42,210 @@ from aiida_oodal.engine.learn.reference import label_structure, make_calculator
 from aiida_oodal.engine.learn.reference_md import DEFAULTS, sample_md
 
 RADIUS, BUFFER = 4.0, 3.0  # angstrom
-GAMMA_SELECT, GAMMA_CEILING = 2.0, 1e4
+GAMMA_SELECT = 2.0
+METHODS = ('MaxVol', 'random', 'largest gamma')
 REFERENCE = make_calculator({'calculator': 'emt'})
 
 
-@dataclass(frozen=True)
-class Pool:
-    """Where a round stands: labelled structures, the potential made of them, and candidates."""
-
-    labelled: list[Atoms]
-    fit: AceFit
-    candidates: list[Atoms]
-    projections: list[np.ndarray]
-
-
-def values_of(weights: str, functions: int) -> AceFitValues:
+def settings(weights: str, functions: int) -> AceFitValues:
     return AceFitSettings(number_of_functions=functions, weights=weights).model_dump(mode='json')  # type: ignore[return-value]
 
 
-def fit(structures: Sequence[Atoms], weights: str, functions: int) -> AceFit:
-    values = values_of(weights, functions)
+def fit(structures: Iterable[Atoms], values: AceFitValues) -> AceFit:
     return fit_ace([make_target(atoms, values, 'benchmark') for atoms in structures], values)
 
 
-def hot_snapshots(temperatures: Sequence[float], per_run: int, cells: int, seed: int, steps: int) -> list[Atoms]:
+def hot_snapshots(temperatures: Sequence[float], per_run: int, cells: int, steps: int, seed: int) -> list[Atoms]:
     """Sample snapshots of EMT's own MD, labelled."""
     crystal = bulk('Al', 'fcc', a=4.0, cubic=True) * (cells, cells, cells)
-    settings = DEFAULTS | {'temperatures': list(temperatures), 'samples_per_temperature': per_run}
-    return sample_md(crystal, REFERENCE, **(settings | {'seed': seed, 'steps': steps}))
+    own = {'temperatures': list(temperatures), 'samples_per_temperature': per_run, 'steps': steps, 'seed': seed}
+    return sample_md(crystal, REFERENCE, **(DEFAULTS | own))
 
 
-def make_pool(seed: int, functions: int, shape: str, walkers: Sequence[float]) -> Pool:
-    """Fit the first potential, run walkers, and cut their worst atoms out."""
-    labelled = [label_structure(atoms, REFERENCE) for atoms in strained_crystals(seed=seed)]
-    first = fit(labelled, 'full', functions)
-    candidates: list[Atoms] = []
-    projections: list[np.ndarray] = []
-    for frame in hot_snapshots(walkers, 8, 4, seed=1000 + seed, steps=240):
-        rows = first.basis.predict(frame).projections
-        frame.arrays['gamma'] = first.gamma(frame, rows)
-        centres = worst_centres(
-            frame, gamma_min=GAMMA_SELECT, gamma_ceiling=GAMMA_CEILING, max_centres=5, min_separation=RADIUS
-        )
-        candidates += extract_clusters(
-            frame, centres, RADIUS, BUFFER, cutoff=first.basis.cutoff, shape=shape, bond_scale=0.75, repair='drop'
-        )
-        projections += [rows[centre] for centre in centres]
-    return Pool(labelled, first, candidates, projections)
+def reduce(design: Design, atoms: Atoms, values: AceFitValues) -> np.ndarray:
+    """Return the triangle of the weighted rows ``[X | y]`` of one labelled structure."""
+    target = make_target(atoms, values, 'benchmark')
+    kept = target.force_weights > 0
+    rows = np.concatenate([design.forces[kept], target.forces[kept][..., None]], axis=2)
+    rows = (target.force_weights[kept][:, None, None] * rows).reshape(-1, len(design.energy) + 1)
+    if target.energy_weight > 0:
+        energy = target.energy_weight * np.append(design.energy / len(atoms), target.energy)
+        rows = np.vstack([energy, rows])
+    return np.linalg.qr(rows, mode='r')
 
 
-def choose(pool: Pool, n_clusters: int, how: str, rng: np.random.Generator) -> list[Atoms]:
-    """Choose clusters and label them."""
-    if how == 'random':
-        indices = rng.choice(len(pool.candidates), n_clusters, replace=False).tolist()
-    elif how == 'worst':
-        indices = np.argsort([-cluster.arrays['gamma'][0] for cluster in pool.candidates])[:n_clusters].tolist()
-    else:
-        decisions = select_by_maxvol(
-            pool.projections,
-            ['Al'] * len(pool.projections),
-            pool.fit.inverse_active_set,
-            max_select=n_clusters,
-            gamma_min=GAMMA_SELECT,
-        )
-        indices = [decision.index for decision in decisions if decision.taken]
-    return [label_structure(pool.candidates[index], REFERENCE) for index in indices]
+def solve(triangles: Sequence[np.ndarray], ridge: float) -> np.ndarray:
+    """Return the coefficients that fit the structures behind the triangles."""
+    n = triangles[0].shape[1] - 1
+    rows = np.vstack([*triangles, np.sqrt(ridge) * np.eye(n, n + 1)])
+    return np.linalg.lstsq(rows[:, :-1], rows[:, -1], rcond=None)[0]
 
 
-def errors_per_atom(basis: AceBasis, frames: Sequence[Atoms]) -> tuple[np.ndarray, list[list[np.ndarray]]]:
-    """Return the length of each atom's force error in eV/angstrom, and the projections of each frame."""
-    predictions = [basis.predict(frame) for frame in frames]
-    errors = [
-        np.linalg.norm(prediction.forces - frame.arrays['REF_forces'], axis=1)
-        for prediction, frame in zip(predictions, frames, strict=True)
-    ]
-    return np.concatenate(errors), [prediction.projections for prediction in predictions]
+class TestSet:
+    """Independent hot snapshots, and what the basis makes of them."""
+
+    def __init__(self, basis: AceBasis, frames: Sequence[Atoms]) -> None:
+        designs = [basis.design(frame) for frame in frames]
+        self.rows = np.concatenate([design.forces for design in designs])  # (n_atoms, 3, n_functions)
+        self.forces = np.concatenate([frame.arrays['REF_forces'] for frame in frames])
+        self.projections = np.array([row for design in designs for row in design.projections])
+
+    def errors(self, coefficients: np.ndarray) -> np.ndarray:
+        """Return the length of the force error of each atom in eV/angstrom."""
+        return np.asarray(np.linalg.norm(self.rows @ coefficients - self.forces, axis=1))
+
+    def rmse(self, coefficients: np.ndarray) -> float:
+        """Return the root mean square error of the force components in meV/angstrom."""
+        return float(1e3 * np.sqrt(np.mean(self.errors(coefficients) ** 2) / 3))
 
 
-def rmse(basis: AceBasis, frames: Sequence[Atoms]) -> float:
-    """Return the root mean square error of force components in meV/angstrom."""
-    return float(1e3 * np.sqrt(np.mean(errors_per_atom(basis, frames)[0] ** 2) / 3.0))
+@dataclass
+class Round:
+    """Where a campaign stands before its first choice: labelled crystals, a potential, frames with candidates."""
+
+    crystals: list[Atoms]
+    first: AceFit
+    frames: list[Atoms]
+    centres: list[list[int]]
+    functions: int
+
+    @classmethod
+    def start(cls, seed: int, options: argparse.Namespace) -> Round:
+        """Fit the first potential, run the walkers, and find their worst atoms."""
+        crystals = [label_structure(atoms, REFERENCE) for atoms in strained_crystals(seed=seed)]
+        first = fit(crystals, settings('full', options.functions))
+        frames = hot_snapshots(options.walkers, options.frames, 4, 160, seed=1000 + seed)
+        centres = []
+        for frame in frames:
+            frame.arrays['gamma'] = first.gamma(frame, first.basis.predict(frame).projections)
+            centres.append(worst_centres(frame, gamma_min=GAMMA_SELECT, max_centres=5, min_separation=RADIUS))
+        return cls(crystals, first, frames, centres, options.functions)
+
+    def cut(self, shape: str) -> list[Atoms]:
+        """Return all candidates, unlabelled."""
+        options = {'cutoff': self.first.basis.cutoff, 'shape': shape, 'bond_scale': 0.75, 'repair': 'drop'}
+        return [
+            cluster
+            for frame, centres in zip(self.frames, self.centres, strict=True)
+            for cluster in extract_clusters(frame, centres, RADIUS, BUFFER, **options)
+        ]
+
+    @cached_property
+    def cubes(self) -> list[Atoms]:
+        """Return all candidates as cubes, labelled."""
+        return [label_structure(cluster, REFERENCE) for cluster in self.cut('cube')]
+
+    @cached_property
+    def projections(self) -> np.ndarray:
+        """Return the projections of all centres, which are the same in any faithful cluster."""
+        return np.array([self.first.basis.predict(cluster).projections[0] for cluster in self.cubes])
+
+    def by_maxvol(self, n_clusters: int) -> list[int]:
+        """Choose candidates D-optimally against the first active set."""
+        choice = maxvol_select(self.first.inverse_active_set['Al'], self.projections, max_select=n_clusters)
+        return list(choice.indices)
+
+    def by_gamma(self, n_clusters: int) -> list[int]:
+        """Choose the candidates with the largest gamma."""
+        return np.argsort([-cluster.arrays['gamma'][0] for cluster in self.cubes])[:n_clusters].tolist()
 
 
-def compare_choices(options: argparse.Namespace, test: Sequence[Atoms]) -> None:
-    methods = ('maxvol', 'random', 'worst')
-    results: dict[tuple[int, str], list[float]] = {(n, how): [] for n in options.clusters for how in methods}
-    before = []
-    for seed in range(options.seeds):
-        pool = make_pool(seed, options.functions, 'cube', options.walkers)
-        before.append(rmse(pool.fit.basis, test))
-        for n_clusters, how in results:
-            rng = np.random.default_rng([seed, n_clusters])
-            draws = options.draws if how == 'random' else 1
-            scores = []
-            for _ in range(draws):
-                chosen = choose(pool, n_clusters, how, rng)
-                scores.append(rmse(fit(pool.labelled + chosen, 'full', options.functions).basis, test))
-            results[n_clusters, how].append(float(np.mean(scores)))
-        line = '  '.join(f'{n} {how} {values[-1]:.1f}' for (n, how), values in results.items())
-        print(f'seed {seed}: {len(pool.candidates)} candidates, before {before[-1]:.1f}; {line}', flush=True)
-    print(
-        f'\nForce RMSE (meV/angstrom) on {len(test)} independent hot snapshots, {options.seeds} seeds, mean +- spread'
-    )
-    print(f'before: {np.mean(before):.1f} +- {np.std(before):.1f}')
-    print(f'{"clusters":>8} {"MaxVol":>15} {"random":>15} {"largest gamma":>15}   MaxVol better than random')
-    for n_clusters in options.clusters:
-        columns = [np.array(results[n_clusters, how]) for how in methods]
-        cells = ' '.join(f'{column.mean():8.1f} +- {column.std():4.1f}' for column in columns)
-        wins = int(np.sum(columns[0] < columns[1]))
-        gain = np.mean(1 - columns[0] / columns[1])
-        print(f'{n_clusters:8d} {cells}   {wins} of {options.seeds} seeds, by {100 * gain:.0f} % on average')
+def compare_choices(start: Round, test: TestSet, options: argparse.Namespace, seed: int) -> dict[tuple, float]:
+    """Return the force RMSE for every weight, number of clusters and way to choose, and the spread over draws."""
+    rng, basis, results = np.random.default_rng(seed), start.first.basis, {}
+    base = [reduce(basis.design(atoms), atoms, settings('full', start.functions)) for atoms in start.crystals]
+    designs = [basis.design(atoms) for atoms in start.cubes]
+    ridge = settings('full', start.functions)['ridge']
+    results['before',] = test.rmse(solve(base, ridge))
+    check = test.rmse(np.array(start.first.basis.basis.basis_coeffs))
+    if abs(check - results['before',]) > 1e-3:
+        raise SystemExit(f'the fit of this script gives {results["before",]} and fit_ace {check} meV/angstrom')
+    for weights in ('full', 'mask'):
+        values = settings(weights, start.functions)
+        candidates = [reduce(design, atoms, values) for design, atoms in zip(designs, start.cubes, strict=True)]
+
+        def judge(chosen: Iterable[int], candidates: list[np.ndarray] = candidates) -> float:
+            return test.rmse(solve(base + [candidates[index] for index in chosen], ridge))
+
+        for n in options.clusters:
+            draws = [judge(rng.choice(len(candidates), n, replace=False)) for _ in range(options.draws)]
+            results[weights, n, 'MaxVol'] = judge(start.by_maxvol(n))
+            results[weights, n, 'random'] = float(np.mean(draws))
+            results[weights, n, 'draws'] = float(np.std(draws))
+            results[weights, n, 'largest gamma'] = judge(start.by_gamma(n))
+    return results
 
 
-def compare_active_sets(options: argparse.Namespace, test: Sequence[Atoms]) -> None:
-    limit = options.wrong
-    print(
-        f'\nTruly wrong: force error above {limit:g} eV/angstrom. Called safe: gamma below {GAMMA_SELECT:g}. '
-        f'{options.clusters[-1]} clusters, weights = mask, {options.seeds} seeds.'
-    )
-    print(
-        f'{"shape":>7} {"active set from":>16} {"wrong":>7} {"wrong but safe":>18} {"safe but wrong":>18} {"safe":>7}'
-    )
+def compare_active_sets(start: Round, test: TestSet, options: argparse.Namespace) -> dict[tuple, tuple[float, ...]]:
+    """Return how many environments are wrong, wrong among the safe, safe among the wrong, and safe, in percent."""
+    results = {}
     for shape in ('cube', 'sphere'):
-        rows: dict[str, list[tuple[float, ...]]] = {'core atoms': [], 'all atoms': []}
-        for seed in range(options.seeds):
-            pool = make_pool(seed, options.functions, shape, options.walkers)
-            chosen = choose(pool, options.clusters[-1], 'maxvol', np.random.default_rng(seed))
-            masked = fit(pool.labelled + chosen, 'mask', options.functions)
-            errors, projections = errors_per_atom(masked.basis, test)
-            wrong = errors > limit
-            sets = {'core atoms': masked, 'all atoms': fit(pool.labelled + chosen, 'full', options.functions)}
-            for name, source in sets.items():
-                gamma = np.concatenate([source.gamma(f, p) for f, p in zip(test, projections, strict=True)])
-                safe = gamma < GAMMA_SELECT
-                both = np.count_nonzero(wrong & safe)
-                rows[name].append((wrong.mean(), both / max(wrong.sum(), 1), both / max(safe.sum(), 1), safe.mean()))
-        for name, table in rows.items():
-            mean, spread = 100 * np.mean(table, axis=0), 100 * np.std(table, axis=0)
-            print(
-                f'{shape:>7} {name:>16} {mean[0]:5.1f} % {mean[1]:9.1f} +- {spread[1]:3.1f} % '
-                f'{mean[2]:9.1f} +- {spread[2]:3.1f} % {mean[3]:5.1f} %',
-                flush=True,
-            )
+        candidates = start.cubes if shape == 'cube' else start.cut('sphere')
+        chosen = [label_structure(candidates[index], REFERENCE) for index in start.by_maxvol(options.masked_clusters)]
+        masked = fit(start.crystals + chosen, settings('mask', start.functions))
+        wrong = test.errors(np.array(masked.basis.basis.basis_coeffs)) > options.wrong
+        everything = fit(start.crystals + chosen, settings('full', start.functions))
+        for source, made in (('core atoms', masked), ('all atoms', everything)):
+            safe = np.abs(test.projections @ made.inverse_active_set['Al']).max(axis=1) < GAMMA_SELECT
+            both = 100.0 * np.count_nonzero(wrong & safe)
+            rates = (100 * wrong.mean(), both / max(wrong.sum(), 1), both / max(safe.sum(), 1), 100 * safe.mean())
+            results[shape, source] = tuple(float(rate) for rate in rates)
+    return results
+
+
+def report_choices(rows: Sequence[dict[tuple, float]], options: argparse.Namespace) -> None:
+    def column(*key: object) -> np.ndarray:
+        return np.array([row[key] for row in rows])
+
+    before = column('before')
+    print(f'\nForce RMSE (meV/angstrom) on independent hot snapshots, {len(rows)} seeds: mean +- spread over seeds')
+    print(f'before: {before.mean():.1f} +- {before.std():.1f}')
+    names = ''.join(f'{name:>16}' for name in METHODS)
+    print(f'{"weights":>7} {"clusters":>8}{names}  (one draw)   MaxVol wins')
+    for weights in ('full', 'mask'):
+        for n in options.clusters:
+            values = {name: column(weights, n, name) for name in METHODS}
+            cells = ''.join(f'{value.mean():8.1f} +- {value.std():4.1f}' for value in values.values())
+            wins = np.count_nonzero(values['MaxVol'] < values['random'])
+            gain = 100 * np.mean(1 - values['MaxVol'] / values['random'])
+            draws = column(weights, n, 'draws').mean()
+            print(f'{weights:>7} {n:8d}{cells}  (+- {draws:4.1f})   {wins} of {len(rows)} seeds, {gain:+.0f} %')
+
+
+def report_active_sets(rows: Sequence[dict[tuple, tuple[float, ...]]], options: argparse.Namespace) -> None:
+    print(
+        f'\n{options.masked_clusters} clusters, weights = mask. Wrong: force error above {options.wrong:g} '
+        f'eV/angstrom. Safe: gamma below {GAMMA_SELECT:g}. Mean +- spread over {len(rows)} seeds.'
+    )
+    titles = ''.join(f'{title:>18}' for title in ('wrong', 'wrong called safe', 'safe but wrong', 'safe'))
+    print(f'{"clusters":>8} {"active set of":>14}{titles}')
+    for key in rows[0]:
+        table = np.array([row[key] for row in rows])
+        pairs = zip(table.mean(axis=0), table.std(axis=0), strict=True)
+        print(f'{key[0]:>8} {key[1]:>14}' + ''.join(f'{mean:8.2f} +- {spread:4.2f} %' for mean, spread in pairs))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--seeds', type=int, default=5)
-    parser.add_argument('--draws', type=int, default=3, help='random choices a seed, of which the mean counts')
-    parser.add_argument('--clusters', type=int, nargs='+', default=[2, 4, 8])
+    parser.add_argument('--draws', type=int, default=50, help='random choices a seed, of which the mean counts')
+    parser.add_argument('--clusters', type=int, nargs='+', default=[1, 2, 4, 8])
     parser.add_argument('--functions', type=int, default=60)
     parser.add_argument('--walkers', type=float, nargs='+', default=[600.0, 1200.0, 1800.0, 2400.0], help='kelvin')
-    parser.add_argument('--wrong', type=float, default=0.2, help='error of a truly wrong force, eV/angstrom')
+    parser.add_argument('--frames', type=int, default=6, help='snapshots of each walker')
+    parser.add_argument('--masked-clusters', type=int, default=2, help='clusters of the comparison of active sets')
+    parser.add_argument('--wrong', type=float, default=0.1, help='error of a truly wrong force, eV/angstrom')
     options = parser.parse_args()
-    test = hot_snapshots([600.0, 1200.0, 1800.0, 2400.0], 6, 3, seed=1, steps=400)
-    compare_choices(options, test)
-    compare_active_sets(options, test)
+    frames = hot_snapshots([600.0, 1200.0, 1800.0, 2400.0], 3, 3, 240, seed=1)
+    choices, active_sets = [], []
+    for seed in range(options.seeds):
+        start = Round.start(seed, options)
+        test = TestSet(start.first.basis, frames)
+        choices.append(compare_choices(start, test, options, seed))
+        active_sets.append(compare_active_sets(start, test, options))
+        print(f'seed {seed}: {len(start.cubes)} candidates, {len(test.forces)} atoms in the test set', flush=True)
+    report_choices(choices, options)
+    report_active_sets(active_sets, options)
 
 
 if __name__ == '__main__':

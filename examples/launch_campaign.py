@@ -6,6 +6,7 @@ longer knows what it does, MD halts, the worst atoms are cut out, labelled and l
 Run it twice and it finds the campaign of the first time. Follow it with ``aiida-oodal watch <PK>``.
 """
 
+from aiida.engine import ProcessBuilder
 from aiida.orm import Dict, load_computer
 from aiida.plugins import CalculationFactory, DataFactory, WorkflowFactory
 from ase.build import bulk
@@ -14,9 +15,9 @@ from aiida_oodal.calculations.engine_code import get_engine_code
 from aiida_oodal.workchains.launch import submit_once, wait_for
 
 COMPUTER = 'localhost'
-# What labels structures: a name that ASE knows and its parameters. EMT is a toy that takes milliseconds.
+# What labels structures: a name that ASE knows, and its parameters. EMT takes milliseconds.
 REFERENCE = {'calculator': 'emt', 'parameters': {'asap_cutoff': False}}
-# Each walker heats 256 atoms at zero pressure; Al melts at 933 K.
+# Each walker heats 256 atoms at zero pressure in 3000 steps of 2 fs; Al melts at 933 K.
 WALKERS = {
     'warm': {'temperature': [300, 1500], 'velocity_seed': 11},
     'hot': {'temperature': [300, 2400], 'velocity_seed': 12},
@@ -27,27 +28,32 @@ ReferenceMdCalculation = CalculationFactory('oodal.reference_md')
 StructureSetData = DataFactory('oodal.structures')
 make_crystals = CalculationFactory('oodal.make_crystals')
 
-computer = load_computer(COMPUTER)
-code = get_engine_code()
 
-# Hot snapshots from MD under the reference itself: no potential is trained on them, all are judged by them.
-validation = ReferenceMdCalculation.get_builder()
-validation.code = code
-validation.metadata.computer = computer
-validation.structure = StructureSetData([bulk('Al', 'fcc', a=4.0, cubic=True).repeat(3)])
-validation.reference = REFERENCE
-validation.settings = {'temperatures': [600, 1200, 1800, 2400], 'samples_per_temperature': 6, 'steps': 240, 'seed': 1}
-validation_run = submit_once(validation, label='aluminium: validation set')
+def build_validation() -> ProcessBuilder:
+    """Hot snapshots from MD under the reference itself: no potential is trained on them, all are judged by them."""
+    builder = ReferenceMdCalculation.get_builder()
+    builder.code = get_engine_code()
+    builder.metadata.computer = load_computer(COMPUTER)
+    builder.structure = StructureSetData([bulk('Al', 'fcc', a=4.0, cubic=True).repeat(3)])
+    builder.reference = REFERENCE
+    builder.settings = {'temperatures': [600, 1200, 1800, 2400], 'samples_per_temperature': 6, 'steps': 240}
+    return builder
 
-crystal = StructureSetData([bulk('Al', 'fcc', a=4.0, cubic=True).repeat(4)])
-builder = CampaignWorkChain.get_builder_from_protocol(
-    code=code,
-    computer=computer,
-    protocol='quick',
-    initial_structures=make_crystals(Dict({'symbol': 'Al', 'crystal': 'fcc', 'lattice_constant': 4.0, 'count': 30})),
-    validation=wait_for(validation_run).outputs.labels,
-    walkers={name: {'structure': crystal, 'settings': {'steps': 3000, **heat}} for name, heat in WALKERS.items()},
-    overrides={'reference': REFERENCE},
-)
-campaign = submit_once(builder, label='aluminium: campaign')
+
+def build_campaign() -> ProcessBuilder:
+    """Two walkers, and a first potential that has seen thirty cold crystals of 32 atoms."""
+    crystal = StructureSetData([bulk('Al', 'fcc', a=4.0, cubic=True).repeat(4)])
+    return CampaignWorkChain.get_builder_from_protocol(
+        code=get_engine_code(),
+        computer=load_computer(COMPUTER),
+        protocol='quick',
+        initial_structures=make_crystals(Dict({'symbol': 'Al', 'crystal': 'fcc', 'lattice_constant': 4.0})),
+        validation=wait_for(validation).outputs.labels,
+        walkers={name: {'structure': crystal, 'settings': {'steps': 3000, **heat}} for name, heat in WALKERS.items()},
+        overrides={'reference': REFERENCE},
+    )
+
+
+validation = submit_once('aluminium: validation set', build_validation)
+campaign = submit_once('aluminium: campaign', build_campaign)
 print(f'campaign {campaign.pk}: follow it with `aiida-oodal watch {campaign.pk}`')

@@ -21,7 +21,7 @@ from aiida_oodal.engine.structures import StructureSet
 RESULTS_FILE = 'results.json'
 
 
-class EngineCalculation(CalcJob):  # type: ignore[misc]  # aiida-core carries no type information for its classes
+class EngineCalculation(CalcJob):
     """One engine command on a compute node; the code is the ``PortableCode`` made of ``aiida_oodal/engine``."""
 
     COMMAND: ClassVar[str]
@@ -83,7 +83,7 @@ class EngineCalculation(CalcJob):  # type: ignore[misc]  # aiida-core carries no
         return calc_info
 
 
-class EngineParser(Parser):  # type: ignore[misc]  # aiida-core carries no type information for its classes
+class EngineParser(Parser):
     """Read what an engine command left behind; subclasses implement :meth:`parse_outputs`."""
 
     def parse(self, **kwargs: Any) -> ExitCode | None:

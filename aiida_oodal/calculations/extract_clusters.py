@@ -12,7 +12,7 @@ from aiida_oodal.engine.carve.candidates import cut_candidates
 from aiida_oodal.engine.carve.settings import CarveSettings
 
 
-@calcfunction  # type: ignore[untyped-decorator]  # aiida-core carries no type information
+@calcfunction
 def extract_clusters(snapshots: StructureSetData, potential: AcePotentialData, settings: orm.Dict) -> dict[str, Any]:
     """Return ``clusters`` (by ``c<number>``) around the worst atoms, and ``carving``, a line for every centre.
 

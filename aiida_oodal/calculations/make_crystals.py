@@ -9,7 +9,7 @@ from aiida_oodal.data import StructureSetData
 from aiida_oodal.engine.learn.crystals import strained_crystals
 
 
-@calcfunction  # type: ignore[untyped-decorator]  # aiida-core carries no type information
+@calcfunction
 def make_crystals(settings: orm.Dict) -> StructureSetData:
     """Return supercells of an element.
 

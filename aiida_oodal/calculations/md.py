@@ -16,7 +16,7 @@ from aiida_oodal.data import AcePotentialData, StructureSetData, get_structures
 from aiida_oodal.engine.errors import OodalError
 from aiida_oodal.engine.md.dump import Frame, iterate_frames
 from aiida_oodal.engine.md.log import read_log
-from aiida_oodal.engine.md.script import render_input, write_structure
+from aiida_oodal.engine.md.script import lammps_rotation, render_input, turn_back, write_structure
 from aiida_oodal.engine.md.settings import check_structure, load_settings, validate_settings
 from aiida_oodal.engine.md.verdict import Outcome, Verdict, judge
 
@@ -87,29 +87,29 @@ class MdCalculation(EngineCalculation):
         """Write the LAMMPS input, the structure and the job file."""
         settings = load_settings(self.inputs.settings.get_dict())
         potential = self.inputs.potential
+        structure = get_structures(self.inputs.structure)[0]
         restart = 'parent_folder' in self.inputs
+        script = render_input(
+            settings,
+            forces='embedded',
+            elements=potential.elements,
+            cutoff=potential.cutoff,
+            restart=restart,
+            has_velocities=structure.has('momenta'),
+            pbc=structure.pbc,
+        )
         with folder.open(self.INPUT_FILE, 'w', encoding='utf-8') as handle:
-            handle.write(
-                render_input(
-                    settings,
-                    forces='embedded',
-                    elements=potential.elements,
-                    cutoff=potential.cutoff,
-                    restart=restart,
-                )
-            )
+            handle.write(script)
         with folder.open(self.STRUCTURE_FILE, 'w', encoding='utf-8') as handle:
-            handle.write(write_structure(get_structures(self.inputs.structure)[0], potential.elements))
+            handle.write(write_structure(structure, potential.elements))
         job = {
             'input': self.INPUT_FILE,
-            'forces': 'embedded',
             'potential': {
                 'kind': 'ace',
                 'yaml': AcePotentialData.BASIS,
                 'active_set': AcePotentialData.ACTIVE_SET,
                 'elements': potential.elements,
             },
-            'gamma_every': settings.gamma_every,
         }
         calc_info = self.write_job(
             folder,
@@ -163,7 +163,9 @@ class MdParser(EngineParser):
         for name in (MdCalculation.SNAPSHOTS_FILE, MdCalculation.FINAL_FILE):
             if (temporary / name).is_file():
                 frames.update({frame.step: frame for frame in iterate_frames(temporary / name)})
-        atoms = [frames[step].to_atoms(self.node.inputs.potential.elements) for step in sorted(frames)]
+        rotation = lammps_rotation(get_structures(self.node.inputs.structure)[0].cell.array)
+        elements = self.node.inputs.potential.elements
+        atoms = [turn_back(frames[step].to_atoms(elements), rotation) for step in sorted(frames)]
         end = atoms[-1].info['step'] if verdict.candidate_step is None and atoms else verdict.candidate_step
         snapshots = [
             frame for frame in atoms if frame.arrays['gamma'].max() > gamma_select and frame.info['step'] <= end

@@ -13,7 +13,7 @@ from aiida_oodal.engine.carve.candidates import choose_clusters
 from aiida_oodal.engine.carve.settings import SelectSettings
 
 
-@calcfunction  # type: ignore[untyped-decorator]  # aiida-core carries no type information
+@calcfunction
 def select_clusters(potential: AcePotentialData, settings: orm.Dict, **clusters: ClusterData) -> orm.Dict:
     """Return ``chosen``, the keys of the clusters to label in order of need, and ``decisions``, a reason for each.
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import runpy
 import shlex
+import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -23,22 +25,18 @@ def run_quickstart(script: Path, folder: Path, workers: int) -> None:
     _hint(profile)
 
     from aiida.common.exceptions import AiidaException
-    from aiida.orm import QueryBuilder
+    from aiida.orm import WorkChainNode
 
     from aiida_oodal.report import write_report
-    from aiida_oodal.workchains.campaign import CampaignWorkChain
 
     from .watch import show_rounds, watch_campaign
 
-    known = QueryBuilder().append(CampaignWorkChain, project='id').all(flat=True)
-    if not _all_done(known):
-        click.echo('An earlier campaign was interrupted: going on from its last step')
-    profile.start_daemon(workers, repair=not fresh)
     try:
-        campaign = runpy.run_path(str(script))['campaign']
-        if campaign.pk in known and campaign.is_terminated:
+        campaign: WorkChainNode = _find_or_launch(script, profile, workers)
+        if campaign.is_terminated:
             click.echo(f'Campaign {campaign.pk} is done already; this is what it found')
-        watch_campaign(campaign, keep_alive=lambda: _revive(profile, workers))
+        else:
+            watch_campaign(campaign, keep_alive=lambda: _revive(profile, workers))
     except KeyboardInterrupt:
         click.echo(
             '\nThe campaign goes on under the daemon. `make quickstart` shows it again; to stop the daemon:\n'
@@ -58,10 +56,27 @@ def run_quickstart(script: Path, folder: Path, workers: int) -> None:
         )
 
 
-def _all_done(campaigns: list[int]) -> bool:
-    from aiida.orm import load_node
+def _find_or_launch(script: Path, profile: EmbeddedProfile, workers: int) -> Any:
+    """Run the script; the daemon is started only if there is work to do."""
+    from aiida.common.exceptions import InvalidOperation
 
-    return all(load_node(pk).is_terminated for pk in campaigns)
+    interrupted = _has_active_processes()
+    if interrupted:
+        click.echo('An earlier run was interrupted: going on from its last step')
+        profile.start_daemon(workers, repair=True)
+    try:
+        return runpy.run_path(str(script))['campaign']
+    except InvalidOperation:
+        # There is something to submit, and no daemon to submit it to.
+        profile.start_daemon(workers, repair=False)
+        return runpy.run_path(str(script))['campaign']
+
+
+def _has_active_processes() -> bool:
+    from aiida.orm import ProcessNode, QueryBuilder
+
+    active = {'attributes.process_state': {'in': ['created', 'waiting', 'running']}}
+    return bool(QueryBuilder().append(ProcessNode, filters=active).count())
 
 
 def _revive(profile: EmbeddedProfile, workers: int) -> None:
@@ -72,8 +87,6 @@ def _revive(profile: EmbeddedProfile, workers: int) -> None:
 
 
 def _verdi() -> str:
-    import sys
-
     return shlex.quote(str(Path(sys.executable).parent / 'verdi'))
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
+from aiida import orm
+from aiida.common.links import LinkType
 from rich.console import Console
 from rich.table import Table
 
@@ -17,7 +18,7 @@ _POLL_SECONDS = 1.0
 _LINE_SECONDS = 10.0
 
 
-def watch_campaign(campaign: Any, keep_alive: Callable[[], None] | None = None) -> None:
+def watch_campaign(campaign: orm.WorkChainNode, keep_alive: Callable[[], None] | None = None) -> None:
     """Print what the campaign reports, and what its jobs are doing, until it ends.
 
     :param campaign: the process node.
@@ -46,10 +47,8 @@ def watch_campaign(campaign: Any, keep_alive: Callable[[], None] | None = None) 
             time.sleep(_POLL_SECONDS)
 
 
-def _print_reports(console: Console, campaign: Any, seen: int) -> int:
+def _print_reports(console: Console, campaign: orm.WorkChainNode, seen: int) -> int:
     """Print the campaign's own reports that have not been printed, and return the last one's id."""
-    from aiida import orm
-
     query = orm.QueryBuilder().append(
         orm.Log, filters={'dbnode_id': campaign.pk, 'id': {'>': seen}}, project=['id', 'message'], tag='log'
     )
@@ -60,37 +59,35 @@ def _print_reports(console: Console, campaign: Any, seen: int) -> int:
     return seen
 
 
-def describe_activity(campaign: Any) -> str:
+def describe_activity(campaign: orm.WorkChainNode) -> str:
     """Say in one line what the running jobs of a campaign are doing."""
-    from aiida.orm import CalcJobNode
+    jobs = [
+        node for node in campaign.called_descendants if isinstance(node, orm.CalcJobNode) and not node.is_terminated
+    ]
+    return ';  '.join(_describe_job(campaign, job) for job in jobs) or 'the daemon is taking the next step'
 
-    jobs = [node for node in campaign.called_descendants if isinstance(node, CalcJobNode) and not node.is_terminated]
-    return ';  '.join(_describe_job(job) for job in jobs) or 'the daemon is taking the next step'
 
-
-def _describe_job(job: Any) -> str:
+def _describe_job(campaign: orm.WorkChainNode, job: orm.CalcJobNode) -> str:
     """Name a job by the campaign's call, with the last line of its output where that is on this machine."""
     path = Path(job.get_remote_workdir() or '') / (job.get_option('output_filename') or '')
     state = job.get_state()
-    text = state.value if state is not None else 'waiting'
+    text = 'in the queue' if state is None else str(state.value)
     if job.computer.transport_type == 'core.local' and path.is_file():
         lines = path.read_text(encoding='utf-8', errors='replace').strip().splitlines()
         text = lines[-1] if lines else text
-    return f'{_name(job)}: {text}'
+    return f'{_call_of(campaign, job)}: {text}'
 
 
-def _name(job: Any) -> str:
-    """Return the label of the call nearest to the campaign that has one of its names."""
+def _call_of(campaign: orm.WorkChainNode, job: orm.CalcJobNode) -> str:
+    """Return the name of the campaign's call that a job belongs to, as ``explore 2 hot``."""
     node = job
-    while node is not None:
-        label = node.base.attributes.get('metadata_inputs', {}).get('metadata', {}).get('call_link_label', '')
-        if '_' in label:
-            return str(label).replace('_', ' ')
+    while node.caller is not None and node.caller.pk != campaign.pk:
         node = node.caller
-    return str(job.process_label)
+    incoming = node.base.links.get_incoming(link_type=(LinkType.CALL_CALC, LinkType.CALL_WORK)).first()
+    return str(node.process_label if incoming is None else incoming.link_label).replace('_', ' ')
 
 
-def show_rounds(campaign: Any) -> None:
+def show_rounds(campaign: orm.WorkChainNode) -> None:
     """Print the table of a campaign: what every walker of every round met, and what was learned from it."""
     console = Console(highlight=False)
     console.print(rounds_table(read_history(campaign)))

@@ -14,7 +14,7 @@ from aiida.orm.pydantic import OrmMetadataField
 from aiida_oodal.engine.learn.ace_files import check_active_set, read_ace_header
 
 
-class AcePotentialData(Data):  # type: ignore[misc]  # aiida-core carries no type information for its classes
+class AcePotentialData(Data):
     """B-basis, active set and, where wanted, the tabulated form of one potential.
 
     :param basis: the ``.yaml`` B-basis that ``pair_style pace/extrapolation`` and pyace read.
@@ -27,7 +27,7 @@ class AcePotentialData(Data):  # type: ignore[misc]  # aiida-core carries no typ
     ACTIVE_SET = 'active_set.asi'
     TABULATED = 'potential.yace'
 
-    class AttributesModel(Data.AttributesModel):  # type: ignore[misc]
+    class AttributesModel(Data.AttributesModel):
         """What can be queried without opening a file."""
 
         elements: list[str] = OrmMetadataField(description='Elements in the order of the potential')

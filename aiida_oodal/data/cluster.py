@@ -30,14 +30,14 @@ _INFO = (
 )
 
 
-class ClusterData(StructureData):  # type: ignore[misc]  # aiida-core carries no type information for its classes
+class ClusterData(StructureData):
     """A small periodic cell with its ``force_mask``; atom 0 is the centre.
 
     :param cluster: as :func:`aiida_oodal.engine.carve.extract_cluster` returns it: per-atom arrays ``force_mask``
         (1.0 core, 0.0 buffer) and ``parent_index``; its ``info`` says where it was cut.
     """
 
-    class AttributesModel(StructureData.AttributesModel):  # type: ignore[misc]
+    class AttributesModel(StructureData.AttributesModel):
         """What can be queried beyond the cell and its sites."""
 
         content_key: str = OrmMetadataField(description='Hash of elements, positions and cell: equal for equal cells')
@@ -92,7 +92,7 @@ class ClusterData(StructureData):  # type: ignore[misc]  # aiida-core carries no
 
     def get_atoms(self) -> Atoms:
         """Return the cell with ``force_mask`` and ``parent_index`` as arrays and the rest in ``info``."""
-        atoms = self.get_ase()
+        atoms: Atoms = self.get_ase()
         atoms.arrays['force_mask'] = self.force_mask
         atoms.arrays['parent_index'] = np.array(self.base.attributes.get('parent_index'), dtype=np.int64)
         stored = self.base.attributes.all

@@ -14,13 +14,13 @@ from ase import Atoms
 from aiida_oodal.engine.structures import StructureSet
 
 
-class StructureSetData(ArrayData):  # type: ignore[misc]  # aiida-core carries no type information for its classes
-    """Structures as flat arrays with offsets, one ``.npy`` each, as in :class:`~aiida_oodal.engine.structures.StructureSet`.
+class StructureSetData(ArrayData):
+    """Structures as flat arrays with offsets, a ``.npy`` each: a :class:`~aiida_oodal.engine.structures.StructureSet`.
 
     :param structures: the structures; their per-atom arrays and ``info`` values are kept.
     """
 
-    class AttributesModel(ArrayData.AttributesModel):  # type: ignore[misc]
+    class AttributesModel(ArrayData.AttributesModel):
         """What can be queried without reading an array."""
 
         n_structures: int = OrmMetadataField(description='Number of structures')

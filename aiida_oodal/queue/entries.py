@@ -104,7 +104,8 @@ def _find_twin(cluster: ClusterData, campaign: str) -> ClusterData | None:
             f'extras.{EXTRA}.status': {'!==': str(QueueStatus.REJECTED)},
         },
     )
-    return twins.first(flat=True)
+    twin: ClusterData | None = twins.first(flat=True)
+    return twin
 
 
 def _write(cluster: ClusterData, status: QueueStatus, *, campaign: str, reason: str | None) -> None:

@@ -63,16 +63,16 @@ def draw_errors(history: CampaignHistory) -> go.Figure:
             y=[entry['training']['n_atoms'] for entry in trainings],
             name='labelled atoms',
             marker={'color': '#d1e5f0'},
-        ),
-        secondary_y=True,
+        )
     )
     judged = [entry['validation']['force_rmse'] if entry.get('validation') else None for entry in trainings]
+    # On the second axis, because plotly draws it on top of the bars.
     figure.add_trace(
         go.Scatter(x=labels, y=judged, name='force RMSE', mode='lines+markers', line={'color': '#b2182b', 'width': 3}),
-        secondary_y=False,
+        secondary_y=True,
     )
-    figure.update_yaxes(title_text='force RMSE on hot snapshots [meV/Å]', rangemode='tozero', secondary_y=False)
-    figure.update_yaxes(title_text='labelled atoms', showgrid=False, secondary_y=True)
+    figure.update_yaxes(title_text='labelled atoms', showgrid=False, secondary_y=False)
+    figure.update_yaxes(title_text='force RMSE on hot snapshots [meV/Å]', rangemode='tozero', secondary_y=True)
     figure.update_layout(**_LAYOUT, height=380, legend={'orientation': 'h', 'y': -0.15})
     return figure
 
@@ -86,7 +86,7 @@ def draw_clusters(history: CampaignHistory) -> go.Figure:
         for entry in history.rounds
         for walker in entry.walkers
         for key, cluster in walker.clusters.items()
-        if f'{walker.name}__{key}' in entry.queued
+        if f'{walker.name}_{key}' in entry.queued
     ]
     for index, (entry, walker, _, cluster) in enumerate(clusters):
         for trace in _draw_cluster(walker, cluster):

@@ -79,7 +79,7 @@ def _list_clusters(history: CampaignHistory) -> list[dict[str, Any]]:
         for walker in entry.walkers:
             for key, cluster in walker.clusters.items():
                 attributes = cluster.base.attributes
-                decision = decisions.get(f'{walker.name}__{key}', {})
+                decision = decisions.get(f'{walker.name}_{key}', {})
                 rows.append(
                     {
                         'round': entry.number,

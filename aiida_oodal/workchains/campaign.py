@@ -22,7 +22,7 @@ from .explore import ExploreWorkChain
 from .protocols import load_protocol, merge
 
 
-class CampaignWorkChain(WorkChain):  # type: ignore[misc]  # aiida-core carries no type information for its classes
+class CampaignWorkChain(WorkChain):
     """Rounds of exploring and learning.
 
     The calls are named ``label_0``, ``train_0`` (the initial set), then ``explore_<round>_<walker>``,
@@ -241,8 +241,7 @@ class CampaignWorkChain(WorkChain):  # type: ignore[misc]  # aiida-core carries 
         explorers = self._explorers()
         usable = {name: node for name, node in explorers.items() if node.is_finished_ok}
         for name, node in explorers.items():
-            text = node.outputs.results['message'] if 'results' in node.outputs else node.exit_message
-            self.report(f'round {self.ctx.round}, walker {name}: {text}')
+            self.report(f'round {self.ctx.round}, walker {name}: {_describe(node)}')
         if not usable:
             return self._fail('ERROR_ALL_WALKERS_FAILED', next(iter(explorers.values())))
         self.ctx.converged = all(
@@ -257,7 +256,7 @@ class CampaignWorkChain(WorkChain):  # type: ignore[misc]  # aiida-core carries 
     def select_and_queue(self) -> ExitCode | None:
         """Choose among the candidates of all walkers and put the chosen ones into the DFT queue."""
         candidates: dict[str, ClusterData] = {
-            f'{name}__{key}': cluster
+            f'{name}_{key}': cluster
             for name, node in self._explorers().items()
             if 'clusters' in node.outputs
             for key, cluster in node.outputs.clusters.items()
@@ -358,6 +357,15 @@ class CampaignWorkChain(WorkChain):  # type: ignore[misc]  # aiida-core carries 
         self._attach()
         message = node.exit_message or f'{node.process_label}<{node.pk}> is {node.process_state.value}.'
         return self.exit_codes[label].format(round=self.ctx.round, message=message, pk=self.node.pk)
+
+
+def _describe(explorer: orm.WorkChainNode) -> str:
+    """Say in one line how a walker ended."""
+    if 'results' not in explorer.outputs:
+        return str(explorer.exit_message or explorer.process_state.value)
+    results = explorer.outputs.results.get_dict()
+    gamma = 'unknown' if results['max_gamma'] is None else f'{results["max_gamma"]:.2f}'
+    return f'{results["outcome"]} at step {results["last_step"]}, largest gamma {gamma}'
 
 
 def validate_campaign(inputs: Any, _: Any) -> str | None:

@@ -12,7 +12,7 @@ from aiida_oodal.data import ClusterData
 from .md_base import MdBaseWorkChain
 
 
-class ExploreWorkChain(WorkChain):  # type: ignore[misc]  # aiida-core carries no type information for its classes
+class ExploreWorkChain(WorkChain):
     """Run one walker and cut the candidates out of the snapshots over the threshold."""
 
     @classmethod

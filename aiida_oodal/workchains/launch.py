@@ -3,29 +3,25 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from collections.abc import Callable
 
 from aiida import orm
 from aiida.engine import ProcessBuilder, submit
 
 
-def submit_once(builder: ProcessBuilder, label: str) -> orm.ProcessNode:
+def submit_once(label: str, build: Callable[[], ProcessBuilder]) -> orm.ProcessNode:
     """Submit a process, or return the one that an earlier call submitted under the same label.
 
     One that was killed or excepted is not counted: it is submitted anew.
 
-    :param builder: the filled builder; its label is set here.
     :param label: what the process is called; one label, one process.
+    :param build: makes the filled builder; not called when the process is there, so that no input is made twice.
     """
     existing = (
         orm.QueryBuilder()
         .append(
             orm.ProcessNode,
-            filters={
-                'label': label,
-                'process_type': builder.process_class.build_process_type(),
-                'attributes.process_state': {'!in': ['killed', 'excepted']},
-            },
+            filters={'label': label, 'attributes.process_state': {'!in': ['killed', 'excepted']}},
             tag='process',
         )
         .order_by({'process': {'id': 'desc'}})
@@ -33,8 +29,8 @@ def submit_once(builder: ProcessBuilder, label: str) -> orm.ProcessNode:
     )
     if existing is not None:
         return existing
-    metadata: Any = builder.metadata
-    metadata.label = label
+    builder = build()
+    builder.metadata.label = label
     return submit(builder)
 
 

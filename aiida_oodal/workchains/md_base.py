@@ -10,7 +10,7 @@ from aiida.orm import CalcJobNode
 from aiida_oodal.calculations.md import MdCalculation
 
 
-class MdBaseWorkChain(BaseRestartWorkChain):  # type: ignore[misc]  # aiida-core carries no types for its classes
+class MdBaseWorkChain(BaseRestartWorkChain):
     """Run :class:`MdCalculation` to a verdict about the potential, whatever happens to the machine."""
 
     _process_class = MdCalculation

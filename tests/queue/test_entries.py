@@ -48,7 +48,7 @@ def test_a_label_stays():
     enqueue({'a': cluster}, campaign='stay')
     for state in (QueueStatus.SUBMITTED, QueueStatus.LABELLED, QueueStatus.LABELLED):
         mark(cluster, state)
-    with pytest.raises(ValueError, match='is LABELLED and cannot become PENDING_DFT; .* a label stays'):
+    with pytest.raises(ValueError, match=r'is LABELLED and cannot become PENDING_DFT; .* a label stays'):
         mark(cluster, QueueStatus.PENDING_DFT)
 
 

@@ -1,9 +1,10 @@
 """Read LAMMPS text dumps: any frame, fast, in bounded memory, from files cut at any byte.
 
 Why an own reader: ``ase.io.read`` parses every frame before the one asked for, raises on every index of a file whose
-last frame was cut, and knows gamma under no name; ``lammpsio`` reads forward only and has no notion of a cut file. Here
-the last frame is found by seeking backwards for its title, the n-th by a scan for titles alone, and blocks of lines are
-parsed by numpy as one stream of numbers.
+last frame was cut, and loses gamma; ``lammpsio`` reads whole files to find their frames, raises at a cut, and has no
+place for columns that it does not know, gamma among them. Here the last frame is found by seeking backwards for its
+title, the n-th by a scan for titles alone, and blocks of lines are parsed as one stream of numbers
+(:mod:`~aiida_oodal.engine.md.lines`).
 
 The rules: a frame is there when all its lines are, each with its line end (a number that lost its last digits is still
 a number). A file that stops in mid-frame ends before that frame, and the reader says so. Anything else that does not
@@ -41,6 +42,7 @@ FloatArray = NDArray[np.float64]
 _TITLE = b'ITEM: TIMESTEP'
 _NEEDLE = b'\n' + _TITLE
 _SCAN_BLOCK = 1 << 22  # bytes
+_TEXT_COLUMNS = frozenset(('element', 'type', 'typelabel'))
 _INTEGER_COLUMNS = frozenset(('id', 'type', 'mol', 'proc', 'ix', 'iy', 'iz'))
 _INTEGER = re.compile(rb'\s*(-?\d{1,18})\s*')
 
@@ -104,8 +106,9 @@ def read_frame(path: str | Path, index: int = -1) -> Frame:
     try:
         return _read_at(path, offset)
     except CutError as cut:
+        line = number_of_lines(path, offset) + cut.line
         raise OodalError(
-            f'{path}, line {cut.line}: frame {index} is cut here; the last complete frame is number -1'
+            f'{path}, line {line}: frame {index} is cut here; the last complete frame is number -1'
         ) from None
 
 
@@ -166,17 +169,15 @@ def _check_start(path: Path) -> None:
 def _read_at(path: Path, offset: int) -> Frame:
     """Read the frame whose title begins at a byte of the (unpacked) file.
 
-    :raises CutError: if the file ends first; its line counts from the start of the file.
+    :raises CutError: if the file ends first; its line counts from the title.
     """
     with open_stream(path, offset) as stream:
         try:
             frame = _next_frame(Lines(stream))
-        except CutError as cut:
-            raise CutError(number_of_lines(path, offset) + cut.line) from None
         except DamagedError as damage:
             raise _refusal(path, number_of_lines(path, offset) + damage.line, damage.reason) from None
-    if frame is None:
-        raise CutError(number_of_lines(path, offset) + 1)
+    if frame is None:  # the file has become shorter since
+        raise CutError(1)
     return frame
 
 
@@ -282,12 +283,16 @@ def _box(lines: Lines, words: list[str]) -> tuple[FloatArray, FloatArray, NDArra
 
 def _columns(lines: Lines, names: list[str], n_atoms: int) -> dict[str, NDArray[Any]]:
     """Read the lines of the atoms into columns, sorted by atom id."""
-    numbers, words = parse_rows(lines, n_atoms, len(names), {j for j, name in enumerate(names) if name == 'element'})
+    numbers, words = parse_rows(
+        lines, n_atoms, len(names), {j for j, name in enumerate(names) if name in _TEXT_COLUMNS}
+    )
     columns: dict[str, NDArray[Any]] = {}
     for j, name in enumerate(names):
         column: NDArray[Any] = words[j] if j in words else numbers[j]
+        if name == 'element' and n_atoms == 0:
+            column = np.empty(0, 'U1')  # there was no word to tell
         if name in _INTEGER_COLUMNS and j not in words:
-            if not (np.abs(column) < 2.0**53).all():
+            if not ((np.abs(column) < 2.0**53) & (column == np.rint(column))).all():
                 raise DamagedError(lines.number, f'in the frame that ends here, column {name} holds no integers')
             column = column.astype(np.int64)
         columns[name] = column

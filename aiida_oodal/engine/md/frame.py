@@ -125,8 +125,8 @@ class Frame:
                 f'frame of step {self.step}: LAMMPS types {types.min()} to {types.max()}, but elements are given for '
                 f'types 1 to {len(elements)} ({", ".join(elements)})'
             )
-        numbers: NDArray[np.int64] = self._known_numbers(elements)[types - 1]
-        return numbers
+        by_type: NDArray[np.int64] = self._known_numbers(elements)[types - 1]
+        return by_type
 
     def _known_numbers(self, symbols: Sequence[str]) -> NDArray[np.int64]:
         unknown = [symbol for symbol in symbols if symbol not in atomic_numbers]

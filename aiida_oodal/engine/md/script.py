@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from aiida_oodal.engine.errors import OodalError
 from aiida_oodal.engine.md.settings import Forces, MdSettings, check_units
 
-__all__ = ['lammps_rotation', 'render_input', 'write_structure']
+__all__ = ['lammps_rotation', 'render_input', 'turn_back', 'write_structure']
 
 INPUT_FILE = 'md.in'
 STRUCTURE_FILE = 'structure.data'
@@ -186,3 +186,18 @@ def lammps_rotation(cell: NDArray[np.float64]) -> NDArray[np.float64]:
     :returns: orthogonal matrix, shape (3, 3).
     """
     return np.asarray(Prism(np.asarray(cell, dtype=float)).rot_mat, dtype=float)
+
+
+def turn_back(atoms: Atoms, rotation: NDArray[np.float64]) -> Atoms:
+    """Return a frame of a run in the orientation of the structure that the run began with, its corner at the origin.
+
+    :param atoms: a frame as read from a dump: positions, cell, ``celldisp`` and momenta in the orientation of LAMMPS.
+    :param rotation: of :func:`lammps_rotation` for the structure that was written.
+    """
+    turned: Atoms = atoms.copy()
+    turned.set_cell(atoms.cell.array @ rotation.T)
+    turned.set_celldisp(np.zeros(3))
+    turned.positions = (atoms.positions - atoms.get_celldisp().ravel()) @ rotation.T
+    if atoms.has('momenta'):
+        turned.set_momenta(atoms.get_momenta() @ rotation.T)
+    return turned

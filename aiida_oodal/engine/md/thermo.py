@@ -23,14 +23,14 @@ class ThermoTable:
     :ivar finished: whether LAMMPS left the loop in order (``Loop time of``), be it at the end, by a halt or at a time
         limit.
     :ivar loop_steps: steps done, as LAMMPS counted them; None while not finished.
-    :ivar loop_atoms: number of atoms at the end; None while not finished.
+    :ivar atoms: number of atoms at the beginning and at the end; None while not finished, or not known.
     """
 
     columns: Mapping[str, FloatArray]
     line: int
     finished: bool = False
     loop_steps: int | None = None
-    loop_atoms: int | None = None
+    atoms: tuple[int, int] | None = None
 
     def __len__(self) -> int:
         return len(next(iter(self.columns.values()), ()))

@@ -147,9 +147,8 @@ def _outcome(evidence: Evidence, target_step: int, exit_status: int | None) -> _
 def _lost_atoms(evidence: Evidence) -> _Finding | None:
     log = evidence.log
     lost = log.lost_atoms
-    counts = [table.loop_atoms for table in log.tables if table.loop_atoms is not None]
-    if lost is None and log.n_atoms is not None and min(counts, default=log.n_atoms) < log.n_atoms:
-        lost = log.n_atoms, min(counts)  # thermo_modify lost ignore says nothing
+    if lost is None:  # thermo_modify lost ignore says nothing
+        lost = next((t.atoms for t in log.tables if t.atoms is not None and t.atoms[1] < t.atoms[0]), None)
     if lost is None:
         return None
     return Outcome.LOST_ATOMS, [
@@ -236,8 +235,8 @@ def _ended_in_order(evidence: Evidence, target_step: int, where: str) -> _Findin
     if log.total_wall_time is None:
         return None
     return Outcome.FAILED, [
-        f'LAMMPS ended in order {where}, without a halt line, a time limit or an error: the input asked for fewer steps, '
-        'or a fix halt without message fired for something else than gamma.'
+        f'LAMMPS ended in order {where}, without a halt line, a time limit or an error: the input asked for fewer '
+        'steps, or a fix halt without message fired for something else than gamma.'
     ]
 
 
