@@ -12,6 +12,10 @@ campaign.
    same. An environment is truly wrong when the error of its force is above a limit, and called safe when its gamma is
    below `gamma_select`.
 
+3. With `weights = full`, clusters are mended in different ways: how close atoms may come across the new boundary, as a
+   share of the sum of their covalent radii (0: 0.5 angstrom whatever the elements), by leaving atoms out or by moving
+   them. The largest force in a cluster is compared with the largest in its snapshot.
+
 The fit is linear, so that each structure is reduced once to a small triangle and every choice costs milliseconds; the
 first fit of each seed is checked against `fit_ace`.
 """
@@ -31,8 +35,9 @@ from ase import Atoms
 from ase.build import bulk
 
 from aiida_oodal.engine.carve.centres import worst_centres
-from aiida_oodal.engine.carve.cluster import extract_clusters
+from aiida_oodal.engine.carve.cluster import Cut, cut_each, extract_clusters
 from aiida_oodal.engine.carve.maxvol import maxvol_select
+from aiida_oodal.engine.errors import OodalError
 from aiida_oodal.engine.learn.ace_basis import AceBasis, AceFitValues, Design
 from aiida_oodal.engine.learn.ace_fit import AceFit, fit_ace
 from aiida_oodal.engine.learn.ace_settings import AceFitSettings
@@ -43,6 +48,7 @@ from aiida_oodal.engine.learn.reference_md import DEFAULTS, sample_md
 
 RADIUS, BUFFER = 4.0, 3.0  # angstrom
 GAMMA_SELECT = 2.0
+SCALES = (0.0, 0.6, 0.75, 0.85, 0.9)
 METHODS = ('MaxVol', 'random', 'largest gamma')
 REFERENCE = make_calculator({'calculator': 'emt'})
 
@@ -193,6 +199,29 @@ def compare_active_sets(start: Round, test: TestSet, options: argparse.Namespace
     return results
 
 
+def compare_repairs(start: Round, test: TestSet, options: argparse.Namespace) -> dict[tuple, tuple[float, ...]]:
+    """Return for every repair: clusters refused, atoms, dropped, moved, largest force over the parent's, force RMSE."""
+    values, basis, results = settings('full', start.functions), start.first.basis, {}
+    base = [reduce(basis.design(atoms), atoms, values) for atoms in start.crystals]
+    for shape, repair, scale in [('cube', r, s) for r in ('drop', 'relax') for s in SCALES] + [('sphere', 'drop', 0.0)]:
+        cut = Cut(RADIUS, BUFFER, basis.cutoff, shape=shape, bond_scale=scale, repair=repair)
+        rows, triangles, n_refused = [], [], 0
+        for frame, centres in list(zip(start.frames, start.centres, strict=True))[options.frames - 1 :: options.frames]:
+            hardest = np.linalg.norm(frame.arrays['REF_forces'], axis=1).max()
+            for found in cut_each(frame, centres[: options.repaired_clusters], cut):
+                if isinstance(found, OodalError):
+                    n_refused += 1
+                    continue
+                cluster = label_structure(found, REFERENCE)
+                triangles.append(reduce(basis.design(cluster), cluster, values))
+                force = np.linalg.norm(cluster.arrays['REF_forces'], axis=1).max()
+                did = cluster.info['repair_dropped'], cluster.info['repair_moved']
+                rows.append((len(cluster), *did, force / hardest))
+        error = test.rmse(solve(base + triangles, values['ridge']))
+        results[shape, repair, scale] = (n_refused, *np.mean(rows, axis=0).tolist(), error)
+    return results
+
+
 def report_choices(rows: Sequence[dict[tuple, float]], options: argparse.Namespace) -> None:
     def column(*key: object) -> np.ndarray:
         return np.array([row[key] for row in rows])
@@ -225,27 +254,42 @@ def report_active_sets(rows: Sequence[dict[tuple, tuple[float, ...]]], options: 
         print(f'{key[0]:>8} {key[1]:>14}' + ''.join(f'{mean:8.2f} +- {spread:4.2f} %' for mean, spread in pairs))
 
 
+def report_repairs(rows: Sequence[dict[tuple, tuple[float, ...]]]) -> None:
+    print(f'\nRepairs, weights = full, mean over {len(rows)} seeds')
+    print('  shape repair bond_scale refused  atoms dropped  moved  force/parent  RMSE (meV/angstrom)')
+    for key in rows[0]:
+        table = np.array([row[key] for row in rows])
+        refused, atoms, dropped, moved, force, error = table.mean(axis=0)
+        print(
+            f'{key[0]:>7} {key[1]:>6} {key[2]:10.2f} {refused:7.1f} {atoms:6.0f} {dropped:7.1f} {moved:6.1f} '
+            f'{force:13.1f} {error:8.1f} +- {table[:, -1].std():4.1f}'
+        )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--seeds', type=int, default=5)
     parser.add_argument('--draws', type=int, default=50, help='random choices a seed, of which the mean counts')
     parser.add_argument('--clusters', type=int, nargs='+', default=[1, 2, 4, 8])
-    parser.add_argument('--functions', type=int, default=60)
+    parser.add_argument('--functions', type=int, default=120)
     parser.add_argument('--walkers', type=float, nargs='+', default=[600.0, 1200.0, 1800.0, 2400.0], help='kelvin')
-    parser.add_argument('--frames', type=int, default=6, help='snapshots of each walker')
+    parser.add_argument('--frames', type=int, default=3, help='snapshots of each walker')
     parser.add_argument('--masked-clusters', type=int, default=2, help='clusters of the comparison of active sets')
+    parser.add_argument('--repaired-clusters', type=int, default=2, help='of the last snapshot of each walker')
     parser.add_argument('--wrong', type=float, default=0.1, help='error of a truly wrong force, eV/angstrom')
     options = parser.parse_args()
     frames = hot_snapshots([600.0, 1200.0, 1800.0, 2400.0], 3, 3, 240, seed=1)
-    choices, active_sets = [], []
+    choices, active_sets, repairs = [], [], []
     for seed in range(options.seeds):
         start = Round.start(seed, options)
         test = TestSet(start.first.basis, frames)
         choices.append(compare_choices(start, test, options, seed))
         active_sets.append(compare_active_sets(start, test, options))
+        repairs.append(compare_repairs(start, test, options))
         print(f'seed {seed}: {len(start.cubes)} candidates, {len(test.forces)} atoms in the test set', flush=True)
     report_choices(choices, options)
     report_active_sets(active_sets, options)
+    report_repairs(repairs)
 
 
 if __name__ == '__main__':

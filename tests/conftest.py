@@ -43,13 +43,24 @@ def _load_profile(request):
         request.getfixturevalue('aiida_profile')
 
 
-@pytest.fixture
-def localhost(aiida_localhost):
+@pytest.fixture(scope='session')
+def localhost(aiida_profile, tmp_path_factory):
     """Return a computer whose jobs find the python of this environment."""
-    aiida_localhost.set_minimum_job_poll_interval(0.5)
-    aiida_localhost.configure(safe_interval=0)
-    aiida_localhost.set_prepend_text(f'export PATH="{Path(sys.executable).parent}:$PATH"')
-    return aiida_localhost
+    from aiida.orm import Computer
+
+    computer = Computer(
+        label='localhost',
+        hostname='localhost',
+        transport_type='core.local',
+        scheduler_type='core.direct',
+        workdir=str(tmp_path_factory.mktemp('scratch')),
+    )
+    computer.set_prepend_text(f'export PATH="{Path(sys.executable).parent}:$PATH"')
+    computer.store()
+    computer.configure(safe_interval=0)
+    computer.set_minimum_job_poll_interval(0.5)
+    computer.set_default_mpiprocs_per_machine(1)
+    return computer
 
 
 @pytest.fixture

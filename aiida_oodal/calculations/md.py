@@ -13,11 +13,12 @@ from aiida.common.folders import Folder
 from aiida.engine import CalcJobProcessSpec, ExitCode
 
 from aiida_oodal.data import AcePotentialData, StructureSetData, get_structures
+from aiida_oodal.engine.__main__ import ERROR_FILE
 from aiida_oodal.engine.errors import OodalError
 from aiida_oodal.engine.md.dump import Frame, iterate_frames
 from aiida_oodal.engine.md.log import read_log
 from aiida_oodal.engine.md.script import lammps_rotation, render_input, turn_back, write_structure
-from aiida_oodal.engine.md.settings import check_structure, load_settings, validate_settings
+from aiida_oodal.engine.md.settings import MdSettings, check_structure
 from aiida_oodal.engine.md.verdict import Outcome, Verdict, judge
 
 from .engine_job import EngineCalculation, EngineParser
@@ -85,7 +86,7 @@ class MdCalculation(EngineCalculation):
 
     def prepare_for_submission(self, folder: Folder) -> CalcInfo:
         """Write the LAMMPS input, the structure and the job file."""
-        settings = load_settings(self.inputs.settings.get_dict())
+        settings = MdSettings.load(self.inputs.settings.get_dict())
         potential = self.inputs.potential
         structure = get_structures(self.inputs.structure)[0]
         restart = 'parent_folder' in self.inputs
@@ -116,7 +117,7 @@ class MdCalculation(EngineCalculation):
             job,
             copies=[(potential.uuid, name, name) for name in (AcePotentialData.BASIS, AcePotentialData.ACTIVE_SET)],
             retrieve=[self.LOG_FILE],
-            retrieve_temporary=[self.LOG_FILE, self.SNAPSHOTS_FILE, self.FINAL_FILE],
+            retrieve_temporary=[self.LOG_FILE, self.SNAPSHOTS_FILE, self.FINAL_FILE, ERROR_FILE],
         )
         calc_info.provenance_exclude_list.append(self.STRUCTURE_FILE)
         if restart:
@@ -138,7 +139,7 @@ class MdParser(EngineParser):
 
     def parse_outputs(self, temporary: Path) -> ExitCode | None:
         """Attach verdict, series and frames."""
-        settings = load_settings(self.node.inputs.settings.get_dict())
+        settings = MdSettings.load(self.node.inputs.settings.get_dict())
         verdict = judge(
             temporary,
             target_step=settings.steps,
@@ -197,7 +198,7 @@ def _plain(value: Any) -> Any:
 
 
 def _validate_settings(node: orm.Dict, _: Any) -> str | None:
-    return validate_settings(node.get_dict())
+    return MdSettings.check(node.get_dict())
 
 
 def _validate_structure(inputs: Any) -> str | None:
@@ -207,7 +208,7 @@ def _validate_structure(inputs: Any) -> str | None:
     potential = inputs['potential']
     try:
         check_structure(
-            load_settings(inputs['settings'].get_dict()),
+            MdSettings.load(inputs['settings'].get_dict()),
             get_structures(inputs['structure'])[0],
             potential.elements,
             potential.cutoff,

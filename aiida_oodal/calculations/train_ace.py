@@ -11,7 +11,7 @@ from aiida.common.folders import Folder
 from aiida.engine import CalcJobProcessSpec, ExitCode
 
 from aiida_oodal.data import AcePotentialData, StructureSetData
-from aiida_oodal.engine.learn.ace_settings import AceFitSettings, validate_ace_settings
+from aiida_oodal.engine.learn.ace_settings import AceFitSettings
 
 from .engine_job import RESULTS_FILE, EngineCalculation, EngineParser
 
@@ -61,7 +61,7 @@ class TrainAceCalculation(EngineCalculation):
         job = {
             'training': list(training),
             'validation': self.VALIDATION_FILE if validation else None,
-            'settings': AceFitSettings(**self.inputs.settings.get_dict()).model_dump(mode='json'),
+            'settings': AceFitSettings.load(self.inputs.settings.get_dict()).model_dump(mode='json'),
             'workers': self.options.resources.get('num_cores_per_mpiproc', 1),
         }
         files = [AcePotentialData.BASIS, AcePotentialData.ACTIVE_SET, AcePotentialData.TABULATED]
@@ -89,4 +89,4 @@ class TrainAceParser(EngineParser):
 
 
 def _validate_settings(node: orm.Dict, _: Any) -> str | None:
-    return validate_ace_settings(node.get_dict())
+    return AceFitSettings.check(node.get_dict())

@@ -62,7 +62,7 @@ class EmbeddedProfile:
         config.set_default_profile(profile.name, overwrite=True)
         for option, value in (
             ('daemon.timeout', 20),
-            ('runner.poll.interval', 1),
+            ('runner.poll.interval', 5),
             ('logging.aiida_loglevel', 'REPORT'),
         ):
             config.set_option(option, value, scope=profile.name)

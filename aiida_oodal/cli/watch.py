@@ -14,8 +14,8 @@ from rich.table import Table
 from aiida_oodal.report.history import CampaignHistory, read_history
 
 _POLL_SECONDS = 1.0
-#: Where output is not a terminal, a line of progress is printed this often.
-_LINE_SECONDS = 10.0
+#: How often the activity is looked up and shown: on a terminal in one line that changes, else in a new line.
+_ACTIVITY_SECONDS = {True: 3.0, False: 15.0}
 
 
 def watch_campaign(campaign: orm.WorkChainNode, keep_alive: Callable[[], None] | None = None) -> None:
@@ -27,7 +27,7 @@ def watch_campaign(campaign: orm.WorkChainNode, keep_alive: Callable[[], None] |
     console = Console(highlight=False)
     begin = time.monotonic()
     seen = 0
-    next_line = begin
+    next_look = begin
     with console.status('starting') as status:
         while True:
             terminated = campaign.is_terminated
@@ -35,15 +35,15 @@ def watch_campaign(campaign: orm.WorkChainNode, keep_alive: Callable[[], None] |
             if terminated:
                 break
             now = time.monotonic()
-            activity = f'{now - begin:5.0f} s  {describe_activity(campaign)}'
-            if console.is_terminal:
-                status.update(activity)
-            if now >= next_line:
-                if not console.is_terminal:
+            if now >= next_look:
+                activity = f'{now - begin:5.0f} s  {describe_activity(campaign)}'
+                if console.is_terminal:
+                    status.update(activity)
+                else:
                     console.print(activity, markup=False, soft_wrap=True)
                 if keep_alive is not None:
                     keep_alive()
-                next_line = now + _LINE_SECONDS
+                next_look = now + _ACTIVITY_SECONDS[console.is_terminal]
             time.sleep(_POLL_SECONDS)
 
 
@@ -61,30 +61,33 @@ def _print_reports(console: Console, campaign: orm.WorkChainNode, seen: int) -> 
 
 def describe_activity(campaign: orm.WorkChainNode) -> str:
     """Say in one line what the running jobs of a campaign are doing."""
-    jobs = [
-        node for node in campaign.called_descendants if isinstance(node, orm.CalcJobNode) and not node.is_terminated
-    ]
-    return ';  '.join(_describe_job(campaign, job) for job in jobs) or 'the daemon is taking the next step'
+    active = {'attributes.process_state': {'in': ['created', 'waiting', 'running']}}
+    jobs = orm.QueryBuilder().append(orm.CalcJobNode, filters=active, tag='job').order_by({'job': {'id': 'asc'}})
+    calls = ((_call_of(campaign, job), job) for job in jobs.all(flat=True))
+    texts = [f'{call}: {_describe_job(job)}' for call, job in calls if call is not None]
+    return ';  '.join(texts) or 'the daemon is taking the next step'
 
 
-def _describe_job(campaign: orm.WorkChainNode, job: orm.CalcJobNode) -> str:
-    """Name a job by the campaign's call, with the last line of its output where that is on this machine."""
+def _describe_job(job: orm.CalcJobNode) -> str:
+    """Return the last line of a job's output where that is on this machine, else its state."""
     path = Path(job.get_remote_workdir() or '') / (job.get_option('output_filename') or '')
-    state = job.get_state()
-    text = 'in the queue' if state is None else str(state.value)
     if job.computer.transport_type == 'core.local' and path.is_file():
         lines = path.read_text(encoding='utf-8', errors='replace').strip().splitlines()
-        text = lines[-1] if lines else text
-    return f'{_call_of(campaign, job)}: {text}'
+        if lines:
+            return lines[-1]
+    state = job.get_state()
+    return 'in the queue' if state is None else str(state.value)
 
 
-def _call_of(campaign: orm.WorkChainNode, job: orm.CalcJobNode) -> str:
-    """Return the name of the campaign's call that a job belongs to, as ``explore 2 hot``."""
+def _call_of(campaign: orm.WorkChainNode, job: orm.CalcJobNode) -> str | None:
+    """Return the name of the campaign's call that a job belongs to, as ``explore 2 hot``; None for other jobs."""
     node = job
-    while node.caller is not None and node.caller.pk != campaign.pk:
-        node = node.caller
-    incoming = node.base.links.get_incoming(link_type=(LinkType.CALL_CALC, LinkType.CALL_WORK)).first()
-    return str(node.process_label if incoming is None else incoming.link_label).replace('_', ' ')
+    while (caller := node.caller) is not None:
+        if caller.pk == campaign.pk:
+            links = node.base.links.get_incoming(link_type=(LinkType.CALL_CALC, LinkType.CALL_WORK))
+            return str(links.first().link_label).replace('_', ' ')
+        node = caller
+    return None
 
 
 def show_rounds(campaign: orm.WorkChainNode) -> None:

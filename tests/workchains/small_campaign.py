@@ -32,7 +32,7 @@ def build_campaign():
         protocol='quick',
         initial_structures=make_crystals(Dict({'count': 10})),
         validation=wait_for(validation).outputs.labels,
-        walkers={name: {'structure': crystal, 'settings': {'steps': 300, **heat}} for name, heat in WALKERS.items()},
+        walkers={name: {'structure': crystal, 'settings': {'steps': 200, **heat}} for name, heat in WALKERS.items()},
         overrides={'reference': REFERENCE, 'train': {'number_of_functions': 30}, 'max_rounds': 8},
     )
 

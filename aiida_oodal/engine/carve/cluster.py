@@ -56,9 +56,11 @@ def extract_cluster(
     ``repair_moved`` (atoms), ``repair_largest_move`` (angstrom).
 
     The overlap check looks at pairs that meet through the new boundary. The limit is ``min_distance`` or
-    ``bond_scale`` times the sum of the covalent radii, whichever is larger. 0.5 angstrom without a repair only stops
-    what no code can label; a cut through a dense phase brings atoms closer than any bond (see ``docs``: for
-    production use ``bond_scale=0.75`` with ``repair='drop'``).
+    ``bond_scale`` times the sum of the covalent radii, whichever is larger. 0.5 angstrom alone stops what no code can
+    label, and is not enough to learn from: a cut through a dense phase brings atoms so close that their forces are many
+    times the largest of the snapshot, and the fit gets worse than without the cluster. Use ``bond_scale`` 0.75 to 0.9
+    and a repair (figures: ``benchmarks/selection.py``). No repair touches an atom that the centre feels, as long as the
+    edge is at least twice the cutoff plus the limit.
 
     :param snapshot: any cell, any mix of periodic axes.
     :param center_index: index of the centre atom, from 0.

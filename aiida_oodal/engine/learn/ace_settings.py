@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from ase.data import atomic_numbers
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
+
+from aiida_oodal.engine.settings import Settings
 
 _Orders = Annotated[tuple[int, ...], Field(min_length=1, max_length=6)]
 
 
-class AceFitSettings(BaseModel):
+class AceFitSettings(Settings):
     """Settings of a linear ACE potential and of its fit; ``model_dump(mode='json')`` is what the job file takes.
 
     Elements are not a setting: they are those of the training data.
     """
 
-    model_config = ConfigDict(frozen=True, extra='forbid', allow_inf_nan=False)
+    TITLE: ClassVar[str] = 'ACE fit settings'
 
     number_of_functions: int = Field(60, ge=1, le=20000, description='Basis functions per element, at most.')
     cutoff: float = Field(6.0, gt=1.0, le=20.0, description='Cutoff of all pairs, angstrom.')
@@ -77,43 +77,3 @@ class AceFitSettings(BaseModel):
                 'least 0 and its first entry exactly 0 (pairs have no angle)'
             )
         return self
-
-
-def validate_ace_settings(settings: Mapping[str, Any]) -> str | None:
-    """Return what is wrong with settings (field, value, allowed range), or None if they are right."""
-    try:
-        AceFitSettings.model_validate(dict(settings))
-    except ValidationError as error:
-        return '; '.join(_explain(item) for item in error.errors(include_url=False))
-    return None
-
-
-def _explain(item: Any) -> str:
-    """Turn one pydantic error into a sentence with the field, its value and what is allowed."""
-    if not item['loc']:
-        return str(item['msg']).removeprefix('Value error, ')
-    name = str(item['loc'][0])
-    if item['type'] == 'extra_forbidden':
-        close = difflib.get_close_matches(name, AceFitSettings.model_fields, n=1)
-        known = ', '.join(AceFitSettings.model_fields)
-        return f'{name!r} is not a setting of the ACE fit; ' + (
-            f'did you mean {close[0]!r}?' if close else f'there are: {known}'
-        )
-    where = '.'.join(str(part) for part in item['loc'])
-    return f'{where} = {item["input"]!r}: {item["msg"].removeprefix("Value error, ")} ({allowed_range(name)})'
-
-
-def allowed_range(name: str) -> str:
-    """Describe what a field takes, from its own declaration: ``'float, > 1.0, <= 20.0'``."""
-    field = AceFitSettings.model_fields[name]
-    signs = {'gt': '>', 'ge': '>=', 'lt': '<', 'le': '<=', 'min_length': 'at least', 'max_length': 'at most'}
-    limits = [
-        f'{sign} {getattr(limit, attribute)}' + (' entries' if 'length' in attribute else '')
-        for limit in field.metadata
-        for attribute, sign in signs.items()
-        if getattr(limit, attribute, None) is not None
-    ]
-    kind = getattr(field.annotation, '__name__', str(field.annotation)).removeprefix('typing.')
-    if kind == 'Literal':
-        kind = str(field.annotation).removeprefix('typing.Literal')
-    return ', '.join(['allowed: ' + kind, *limits])

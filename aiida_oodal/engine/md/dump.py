@@ -1,9 +1,9 @@
 """Read LAMMPS text dumps: any frame, fast, in bounded memory, from files cut at any byte.
 
-Why an own reader: ``ase.io.read`` parses every frame before the one asked for, raises on every index of a file whose
-last frame was cut, and loses gamma; ``lammpsio`` reads whole files to find their frames, raises at a cut, and has no
-place for columns that it does not know, gamma among them. Here the last frame is found by seeking backwards for its
-title, the n-th by a scan for titles alone, and blocks of lines are parsed as one stream of numbers
+Why an own reader: ``ase.io.read`` goes through the whole file for its last frame, and raises on every index of a file
+whose last frame was cut; ``lammpsio`` reads whole files to find their frames, raises at a cut, and has no place for
+columns that it does not know, gamma among them. Here the last frame is found by seeking backwards for its title, the
+n-th by a scan for titles alone, and blocks of lines are parsed as one stream of numbers
 (:mod:`~aiida_oodal.engine.md.lines`).
 
 The rules: a frame is there when all its lines are, each with its line end (a number that lost its last digits is still

@@ -123,11 +123,13 @@ class Evidence:
         """Return the valid frame of the trigger step, or else the worst one over ``gamma_select``."""
         trigger = self.trigger_step
         over = [s for s in self.sightings if s.is_valid and s.frame.max_gamma > self.thresholds.select]
-        return max(over, key=lambda s: (s.frame.step == trigger, s.frame.max_gamma), default=None)
+        return max(over, key=lambda s: (s.frame.step == trigger, s.frame.max_gamma, s.file == FINAL_FILE), default=None)
 
     def last_valid(self) -> Sighting | None:
         """Return the last valid frame that was looked at."""
-        return max((s for s in self.sightings if s.is_valid), key=lambda s: s.frame.step, default=None)
+        return max(
+            (s for s in self.sightings if s.is_valid), key=lambda s: (s.frame.step, s.file == FINAL_FILE), default=None
+        )
 
     def look_for_last_valid(self) -> None:
         """Read all snapshots for the last valid one: where a run went wrong, the last ones are not."""

@@ -259,6 +259,9 @@ def _parse_numbers(block: NDArray[np.uint8], n_rows: int, n_columns: int, first_
     One number a line is the body of a Matrix Market file, and scipy's reader of those is several times faster than any
     that numpy has. It starts threads, so a small block is left to numpy. It also takes a word up to where it stops to
     be a number, so a block with other letters than those of exponents is left to numpy, too.
+
+    What this lets pass is a large block with a word of digits, points and signs that is no number (``1.2.3``): no cut
+    makes such a word, only a damaged disk does, which may as well change a digit.
     """
     text = block.tobytes()
     is_plain = np.count_nonzero(block > ord('9')) == np.count_nonzero(block == ord('e'))

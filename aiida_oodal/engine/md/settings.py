@@ -6,7 +6,7 @@ They are read on the host, where the LAMMPS input is rendered; the compute node 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from numbers import Real
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -19,7 +19,7 @@ from pydantic_core import PydanticCustomError
 from aiida_oodal.engine.errors import OodalError
 from aiida_oodal.engine.settings import Settings
 
-__all__ = ['Forces', 'MdSettings', 'check_structure', 'check_units', 'load_settings', 'validate_settings']
+__all__ = ['Forces', 'MdSettings', 'check_structure', 'check_units']
 
 #: Where forces come from: LAMMPS's ``pace/extrapolation``, Python through ``fix external``, or any other pair style
 #: given as lines. The first two report gamma.
@@ -120,19 +120,6 @@ class MdSettings(Settings):
     def temperature_stop(self) -> float:
         """Target at the last step [K]."""
         return self.temperature[1] if isinstance(self.temperature, tuple) else self.temperature
-
-
-def load_settings(values: Mapping[str, Any]) -> MdSettings:
-    """Make settings from plain values.
-
-    :raises OodalError: naming every wrong field, its value and what is allowed.
-    """
-    return MdSettings.load(values)
-
-
-def validate_settings(values: Mapping[str, Any]) -> str | None:
-    """Say what is wrong with plain values, or return None: the form AiiDA's validators want."""
-    return MdSettings.check(values)
 
 
 def check_units(settings: MdSettings, forces: Forces) -> None:

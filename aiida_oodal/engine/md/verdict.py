@@ -10,6 +10,7 @@ done; none of these, so the process was killed.
 from __future__ import annotations
 
 import json
+import re
 import signal
 from dataclasses import dataclass
 from enum import StrEnum
@@ -26,7 +27,7 @@ LOG_FILE = 'log.lammps'
 ERROR_FILE = 'error.json'
 
 _FINITE_COLUMNS = ('Temp', 'PotEng', 'KinEng', 'TotEng', 'Press', 'Volume', *GAMMA_SERIES)
-_NOT_A_NUMBER = ('Non-numeric', 'NaN', 'nan or inf')
+_NOT_A_NUMBER = re.compile(r'\b(nan|inf|non-numeric)\b', re.IGNORECASE)
 
 
 class Outcome(StrEnum):
@@ -171,7 +172,7 @@ def _exploded(evidence: Evidence, where: str) -> _Finding | None:
         if not sighting.is_finite:
             step = f'frame of step {sighting.frame.step} in {sighting.file}'
             return Outcome.EXPLODED, [f'The run exploded: the {step} has numbers that are not finite.']
-    if log.error and any(word in log.error for word in _NOT_A_NUMBER):
+    if log.error and _NOT_A_NUMBER.search(log.error):
         return Outcome.EXPLODED, [f'The run exploded {where}: LAMMPS says "{log.error}".']
     if (step_over := evidence.first_over(ceiling)) is None:
         return None

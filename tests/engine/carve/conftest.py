@@ -10,12 +10,6 @@ ACE_AL = Path(__file__).parents[2] / 'data' / 'ace-al'
 
 
 @pytest.fixture
-def ace_al() -> Path:
-    """Return the folder of a linear ACE potential for Al."""
-    return ACE_AL
-
-
-@pytest.fixture
 def hot_al() -> Atoms:
     """Return 500 atoms of Al after MD at 3000 K, with the gamma that LAMMPS with ML-PACE gave for this frame."""
     frame = read(ACE_AL / 'native_snapshot' / 'snap.dump', format='lammps-dump-text')

