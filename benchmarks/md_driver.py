@@ -21,7 +21,7 @@ os.environ.setdefault('OMP_NUM_THREADS', '1')
 import numpy as np
 from ase.build import bulk
 
-from aiida_oodal.engine.md.ace_driver import AceEvaluator
+from aiida_oodal.engine.md.ace_forces import AceForces
 from aiida_oodal.engine.md.driver import Evaluation, LammpsDriver, Neighbours, open_lammps, read_commands
 from aiida_oodal.engine.md.script import STRUCTURE_FILE, render_input, write_structure
 from aiida_oodal.engine.md.settings import MdSettings
@@ -30,7 +30,7 @@ POTENTIAL = Path(__file__).resolve().parents[1] / 'tests' / 'data' / 'ace-al'
 LATTICE = 4.05  # angstrom
 
 
-class TimedEvaluator(AceEvaluator):
+class TimedEvaluator(AceForces):
     """Time each MD step, and after each the same evaluation without MD."""
 
     def __init__(self, yaml: Path, active_set: Path) -> None:

@@ -2,9 +2,11 @@
 
 import atexit
 import os
+import runpy
 import shutil
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import hypothesis
@@ -68,3 +70,17 @@ def engine_code():
     from aiida_oodal.calculations.engine_code import get_engine_code
 
     return get_engine_code()
+
+
+@pytest.fixture(scope='session')
+def campaign(localhost, daemon_client):
+    """Return one small campaign that ran through a real daemon; many tests look at what it left."""
+    if not daemon_client.is_daemon_running:
+        daemon_client.start_daemon(2)
+    node = runpy.run_path(str(Path(__file__).parent / 'workchains' / 'small_campaign.py'))['campaign']
+    # Far beyond what it takes: a campaign that hangs must not hang the suite.
+    end = time.monotonic() + 900
+    while not node.is_terminated:
+        assert time.monotonic() < end, Path(daemon_client.daemon_log_file).read_text()
+        time.sleep(0.5)
+    return node

@@ -23,7 +23,7 @@ def extract_clusters(snapshots: StructureSetData, potential: AcePotentialData, s
     with potential.as_files() as (yaml, asi):
         found = cut_candidates(list(snapshots), yaml, asi, CarveSettings.load(settings.get_dict()))
     clusters = {f'c{index}': ClusterData(cluster) for index, cluster in enumerate(found.clusters)}
-    return {'clusters': clusters, 'carving': orm.Dict({'centers': list(found.decisions)})}
+    return {'clusters': clusters, 'carving': orm.Dict({'centres': list(found.decisions)})}
 
 
 def validate_carve_settings(node: orm.Dict, _: Any) -> str | None:

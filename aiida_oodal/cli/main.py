@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -35,16 +36,17 @@ def quickstart(script: Path, folder: Path, workers: int) -> None:
     run_quickstart(script, folder, workers)
 
 
+_profile = click.option('-p', '--profile', help='AiiDA profile; the default one if not given.')
+
+
 @main.command()
 @click.argument('campaign')
-def watch(campaign: str) -> None:
-    """Follow CAMPAIGN (its PK or UUID in the loaded profile) until it ends, and show what it learned."""
-    from aiida import load_profile, orm
-
+@_profile
+def watch(campaign: str, profile: str | None) -> None:
+    """Follow CAMPAIGN (its PK or UUID) until it ends, and show what it learned."""
     from .watch import show_rounds, watch_campaign
 
-    load_profile()
-    node = orm.load_node(campaign)
+    node = _load_campaign(campaign, profile)
     watch_campaign(node)
     show_rounds(node)
 
@@ -52,12 +54,28 @@ def watch(campaign: str) -> None:
 @main.command()
 @click.argument('campaign')
 @click.option('-o', '--output', type=click.Path(dir_okay=False, path_type=Path), help='Default: campaign-<pk>.html.')
-def report(campaign: str, output: Path | None) -> None:
-    """Write the self-contained HTML report of CAMPAIGN, finished or not."""
-    from aiida import load_profile, orm
-
+@_profile
+def report(campaign: str, output: Path | None, profile: str | None) -> None:
+    """Write the self-contained HTML report of CAMPAIGN (its PK or UUID), finished or not."""
+    node = _load_campaign(campaign, profile)
     from aiida_oodal.report import write_report
 
-    load_profile()
-    node = orm.load_node(campaign)
     click.echo(write_report(node, output or Path(f'campaign-{node.pk}.html')))
+
+
+def _load_campaign(identifier: str, profile: str | None) -> Any:
+    from aiida import load_profile, orm
+    from aiida.common.exceptions import NotExistent
+
+    from aiida_oodal.workchains.campaign import CampaignWorkChain
+
+    load_profile(profile)
+    try:
+        node = orm.load_node(identifier)
+    except NotExistent as error:
+        raise click.ClickException(f'{error}. `verdi process list -a -L CampaignWorkChain` lists campaigns.') from error
+    if getattr(node, 'process_class', None) is not CampaignWorkChain:
+        raise click.ClickException(
+            f'{node} is not a campaign. `verdi process list -a -L CampaignWorkChain` lists them.'
+        )
+    return node

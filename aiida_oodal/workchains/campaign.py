@@ -16,6 +16,7 @@ from aiida_oodal.calculations.md import MdCalculation
 from aiida_oodal.calculations.select_clusters import select_clusters, validate_select_settings
 from aiida_oodal.calculations.train_ace import TrainAceCalculation
 from aiida_oodal.data import AcePotentialData, ClusterData, StructureSetData, get_structures
+from aiida_oodal.engine.carve.settings import CarveSettings
 from aiida_oodal.engine.errors import OodalError
 from aiida_oodal.engine.learn.ace_settings import AceFitSettings
 from aiida_oodal.engine.md.settings import MdSettings, check_structure
@@ -385,23 +386,24 @@ def validate_campaign(inputs: Any, _: Any) -> str | None:
         missing = {'structure', 'settings'} - set(walker)
         if missing:
             return f'walker {name!r} lacks {", ".join(sorted(missing))}'
-        try:
-            _check_walker(walker, inputs)
-        except OodalError as error:
-            return f'walker {name!r}: {error}'
-    return None
-
-
-def _check_walker(walker: Mapping[str, Any], inputs: Mapping[str, Any]) -> None:
-    """Hold a walker against the first potential, or against what that will be made of.
-
-    :raises OodalError: if it cannot be run.
-    """
-    initial = inputs['initial']
     if 'potential' in initial:
         elements, cutoff = initial['potential'].elements, initial['potential'].cutoff
     else:
         elements = sorted({symbol for node in initial.values() for symbol in node.symbols})
         cutoff = AceFitSettings.load(inputs['train']['settings'].get_dict()).cutoff
-    settings = MdSettings.load(walker['settings'].get_dict())
-    check_structure(settings, get_structures(walker['structure'])[0], elements, cutoff, forces='embedded')
+    try:
+        CarveSettings.load(inputs['carve'].get_dict()).for_cutoff(cutoff)
+    except OodalError as error:
+        return f'carve: {error}'
+    problems = {name: _check_walker(walker, elements, cutoff) for name, walker in walkers.items()}
+    return next((f'walker {name!r}: {problem}' for name, problem in problems.items() if problem), None)
+
+
+def _check_walker(walker: Mapping[str, Any], elements: list[str], cutoff: float) -> str | None:
+    """Hold a walker against the first potential, or against what that will be made of."""
+    try:
+        settings = MdSettings.load(walker['settings'].get_dict())
+        check_structure(settings, get_structures(walker['structure'])[0], elements, cutoff, forces='embedded')
+    except OodalError as error:
+        return str(error)
+    return None

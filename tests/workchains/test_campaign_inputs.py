@@ -44,6 +44,7 @@ def test_an_unknown_protocol_names_those_there_are(engine_code, localhost):
         ({'overrides': {'train': {'cutoff': -1.0}}}, r'cutoff = -1\.0'),
         ({'overrides': {'max_rounds': 0}}, 'max_rounds must be at least 1, got 0'),
         ({'overrides': {'reference': {'calculator': 7}}}, 'reference must be'),
+        ({'overrides': {'carve': {'buffer': 1.0}}}, 'carve: the edge of the cluster cell is .* twice the cutoff of 6'),
         ({'overrides': {'md': {'gamma_break': 1.0}}}, "walker 'hot': .*gamma_select"),
         ({'overrides': {'md': {'temprature': 1.0}}}, "walker 'hot': .*did you mean 'temperature'"),
     ],

@@ -14,7 +14,7 @@ from aiida_oodal.engine.errors import OodalError
 from aiida_oodal.engine.learn.ace_evaluate import AceEvaluator, load_inverse_active_set
 
 from .centres import worst_centres
-from .cluster import extract_cluster
+from .cluster import cut_each
 from .fidelity import check_fidelity
 from .selection import Decision, content_key, select_by_maxvol
 from .settings import CarveSettings, SelectSettings
@@ -22,7 +22,7 @@ from .settings import CarveSettings, SelectSettings
 
 @dataclass(frozen=True)
 class Candidates:
-    """Clusters, and for every centre that was considered its ``step``, ``center``, ``gamma``, ``taken``, ``reason``."""
+    """Clusters, and for every centre that was considered its ``step``, ``centre``, ``gamma``, ``taken``, ``reason``."""
 
     clusters: tuple[Atoms, ...]
     decisions: tuple[dict[str, Any], ...]
@@ -39,49 +39,41 @@ def cut_candidates(
     :param gamma_break: buffer atoms above it are counted in each cluster.
     """
     ace = AceEvaluator(yaml, asi)
+    cut = settings.for_cutoff(ace.cutoff)
     physical = [frame for frame in snapshots if frame.arrays['gamma'].max() <= settings.gamma_ceiling]
     clusters: list[Atoms] = []
     decisions: list[dict[str, Any]] = []
     for frame in physical[-settings.snapshots :]:
-        centers = worst_centres(
+        centres = worst_centres(
             frame,
             gamma_min=settings.gamma_select,
-            max_centres=settings.centers_per_snapshot,
+            max_centres=settings.centres_per_snapshot,
             min_separation=settings.min_separation,
         )
-        for center in centers:
-            decision = {
-                'step': int(frame.info['step']),
-                'center': center,
-                'gamma': float(frame.arrays['gamma'][center]),
-            }
-            cluster, reason = _cut(frame, center, ace, settings, gamma_break)
+        for centre, found in zip(centres, cut_each(frame, centres, cut), strict=True):
+            cluster, reason = _judge(found, ace, settings, gamma_break)
             if cluster is not None:
                 clusters.append(cluster)
-            decisions.append(decision | {'taken': cluster is not None, 'reason': reason})
+            decisions.append(
+                {
+                    'step': int(frame.info['step']),
+                    'centre': centre,
+                    'gamma': float(frame.arrays['gamma'][centre]),
+                    'taken': cluster is not None,
+                    'reason': reason,
+                }
+            )
     return Candidates(tuple(clusters), tuple(decisions))
 
 
-def _cut(
-    frame: Atoms, center: int, ace: AceEvaluator, settings: CarveSettings, gamma_break: float
+def _judge(
+    found: Atoms | OodalError, ace: AceEvaluator, settings: CarveSettings, gamma_break: float
 ) -> tuple[Atoms | None, str]:
-    """Cut one cluster, or say why it cannot be had."""
-    try:
-        cluster = extract_cluster(
-            frame,
-            center,
-            settings.radius,
-            settings.buffer,
-            cutoff=ace.cutoff,
-            shape=settings.shape,
-            min_distance=settings.min_distance,
-            bond_scale=settings.bond_scale,
-            repair=settings.repair,
-        )
-    except OodalError as error:
-        return None, str(error)
+    """Return a cluster that shows the failure it was cut for, or None, and why."""
+    if isinstance(found, OodalError):
+        return None, str(found)
     fidelity = check_fidelity(
-        cluster,
+        found,
         ace.gamma,
         gamma_break=gamma_break,
         relative_tolerance=settings.tolerance,
@@ -89,7 +81,7 @@ def _cut(
     )
     if not fidelity.faithful and settings.unfaithful == 'refuse':
         return None, fidelity.message
-    return cluster, fidelity.message
+    return found, fidelity.message
 
 
 def choose_clusters(clusters: Sequence[Atoms], yaml: Path, asi: Path, settings: SelectSettings) -> list[Decision]:

@@ -6,6 +6,7 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
+from aiida_oodal.engine.carve.cluster import Cut
 from aiida_oodal.engine.settings import Settings
 
 
@@ -25,7 +26,7 @@ class CarveSettings(Settings):
     gamma_select: float = Field(2.0, gt=0.0, description='Only atoms above are centres.')
     gamma_ceiling: float = Field(100.0, gt=0.0, description='Frames above are not physical; an earlier one is taken.')
     snapshots: int = Field(1, ge=1, le=1000, description='How many physical frames, from the last one backwards.')
-    centers_per_snapshot: int = Field(3, ge=1, le=1000, description='The worst atoms of a frame.')
+    centres_per_snapshot: int = Field(3, ge=1, le=1000, description='The worst atoms of a frame.')
     min_separation: float = Field(4.0, ge=0.0, le=100.0, description='Distance between centres of a frame, angstrom.')
     tolerance: float = Field(
         0.01, gt=0.0, le=1.0, description="How far the centre's gamma in the cell may be off that in the snapshot."
@@ -33,6 +34,22 @@ class CarveSettings(Settings):
     unfaithful: Literal['refuse', 'flag'] = Field(
         'refuse', description='What becomes of a cluster that does not show the failure.'
     )
+
+    def for_cutoff(self, cutoff: float) -> Cut:
+        """Return how clusters are cut for a potential.
+
+        :param cutoff: of the potential, angstrom.
+        :raises OodalError: if the cell would be too small for it.
+        """
+        return Cut(
+            radius=self.radius,
+            buffer=self.buffer,
+            cutoff=cutoff,
+            shape=self.shape,
+            min_distance=self.min_distance,
+            bond_scale=self.bond_scale,
+            repair=self.repair,
+        )
 
     @model_validator(mode='after')
     def _thresholds_rise(self) -> Self:

@@ -55,10 +55,10 @@ def make_evaluator(potential: Mapping[str, Any], folder: Path) -> ForceEvaluator
     """
     kind = _word(potential, 'kind')
     if kind == 'ace':
-        from aiida_oodal.engine.md.ace_driver import AceEvaluator
+        from aiida_oodal.engine.md.ace_forces import AceForces
 
         elements = [str(element) for element in potential.get('elements', [])]
-        return AceEvaluator(folder / _word(potential, 'yaml'), folder / _word(potential, 'active_set'), elements)
+        return AceForces(folder / _word(potential, 'yaml'), folder / _word(potential, 'active_set'), elements)
     raise OodalError(f'job: potential kind {kind!r} is unknown; there is: ace')
 
 

@@ -106,9 +106,9 @@ def hot(cells=2, seed=3, temperature=1500.0):
 
 def ace():
     pytest.importorskip('pyace', reason='python-ace (extra: ace) is not installed')
-    from aiida_oodal.engine.md.ace_driver import AceEvaluator
+    from aiida_oodal.engine.md.ace_forces import AceForces
 
-    return AceEvaluator(ACE / 'Al.yaml', ACE / 'Al.asi', ['Al'])
+    return AceForces(ACE / 'Al.yaml', ACE / 'Al.asi', ['Al'])
 
 
 def test_commands_are_joined_and_comments_dropped(tmp_path):
@@ -340,7 +340,7 @@ def test_both_evaluators_of_a_nonlinear_alloy_agree(lammps, tmp_path):
         save_active_inverse_set,
     )
 
-    from aiida_oodal.engine.md.ace_driver import AceEvaluator
+    from aiida_oodal.engine.md.ace_forces import AceForces
 
     embedding = {'npot': 'FinnisSinclairShiftedScaled', 'fs_parameters': [1, 1, 1, 0.5], 'ndensity': 2}
     bond = {'radbase': 'SBessel', 'radparameters': [5.25], 'rcut': 5.0, 'dcut': 0.01, 'NameOfCutoffFunction': 'cos'}
@@ -369,7 +369,7 @@ def test_both_evaluators_of_a_nonlinear_alloy_agree(lammps, tmp_path):
     save_active_inverse_set('alloy.asi', inverse, elements_name=basis.elements_name)
 
     # LAMMPS's types in the other order than the potential's elements
-    evaluator = AceEvaluator(Path('alloy.yaml'), Path('alloy.asi'), ['Cu', 'Al'])
+    evaluator = AceForces(Path('alloy.yaml'), Path('alloy.asi'), ['Cu', 'Al'])
     atoms = structures[0]
     Path('structure.data').write_text(write_structure(atoms, ['Cu', 'Al']))
     settings = MdSettings.load(
@@ -397,15 +397,15 @@ def test_both_evaluators_of_a_nonlinear_alloy_agree(lammps, tmp_path):
 
 def test_a_potential_that_lacks_an_element_is_refused():
     pytest.importorskip('pyace', reason='python-ace (extra: ace) is not installed')
-    from aiida_oodal.engine.md.ace_driver import AceEvaluator
+    from aiida_oodal.engine.md.ace_forces import AceForces
 
     with pytest.raises(OodalError, match=r'Al.yaml: knows Al, not Cu'):
-        AceEvaluator(ACE / 'Al.yaml', ACE / 'Al.asi', ['Cu', 'Al'])
+        AceForces(ACE / 'Al.yaml', ACE / 'Al.asi', ['Cu', 'Al'])
 
 
 def test_missing_potential_files_are_named(tmp_path):
     pytest.importorskip('pyace', reason='python-ace (extra: ace) is not installed')
-    from aiida_oodal.engine.md.ace_driver import AceEvaluator
+    from aiida_oodal.engine.md.ace_forces import AceForces
 
     with pytest.raises(OodalError, match=r'nothing.asi: no such file'):
-        AceEvaluator(ACE / 'Al.yaml', tmp_path / 'nothing.asi', ['Al'])
+        AceForces(ACE / 'Al.yaml', tmp_path / 'nothing.asi', ['Al'])

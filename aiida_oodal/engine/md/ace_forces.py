@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from aiida_oodal.engine.errors import OodalError
 from aiida_oodal.engine.md.driver import Evaluation, Neighbours
 
-__all__ = ['AceEvaluator']
+__all__ = ['AceForces']
 
 
-class AceEvaluator:
+class AceForces:
     """Evaluate an ACE potential with its linear active set.
 
     Two evaluators share the potential: the B-basis one gives gamma; the recursive one gives the same energy and forces

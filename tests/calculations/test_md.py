@@ -1,0 +1,107 @@
+import numpy as np
+import pytest
+from aiida.engine import run_get_node
+from aiida.orm import Dict, StructureData
+from ase.build import bulk
+
+from aiida_oodal.calculations.md import MdCalculation
+from aiida_oodal.data import StructureSetData
+
+
+def test_a_run_to_the_last_step(md_inputs):
+    outputs, node = run_get_node(MdCalculation, **md_inputs(ensemble='npt', sample_every=10))
+    assert node.is_finished_ok, node.exit_message
+    results = outputs['results'].get_dict()
+    assert (results['outcome'], results['last_step'], results['trigger_step']) == ('COMPLETED', 40, None)
+    series = {name: outputs['series'].get_array(name) for name in outputs['series'].get_arraynames()}
+    assert series['step'].tolist() == [0, 10, 20, 30, 40]
+    assert series['max_gamma'].max() == pytest.approx(results['max_gamma'], rel=1e-3)
+    assert series['temp'][0] == pytest.approx(300.0)
+    final = outputs['final'].get_atoms(0)
+    assert final.info['step'] == 40
+    assert final.arrays['gamma'].max() == pytest.approx(series['max_gamma'][-1], rel=1e-3)
+    assert 'snapshots' not in outputs
+
+
+def test_a_halt_is_a_success_with_snapshots(md_inputs):
+    settings = {'temperature': 3000, 'gamma_select': 1.1, 'gamma_break': 1.5, 'sample_every': 10, 'steps': 2000}
+    outputs, node = run_get_node(MdCalculation, **md_inputs(**settings))
+    assert node.is_finished_ok, node.exit_message
+    results = outputs['results'].get_dict()
+    assert results['outcome'] == 'UNCERTAIN'
+    assert results['max_gamma'] > 1.5
+    assert results['trigger_step'] == results['last_step'] < 2000
+    frames = outputs['snapshots'].get_set()
+    assert frames.info['step'].tolist() == sorted(frames.info['step'])
+    assert frames[-1].info['step'] == results['trigger_step']
+    assert frames[-1].arrays['gamma'].max() == pytest.approx(results['max_gamma'], rel=1e-3)
+    index, gamma = results['worst_atoms'][0]
+    assert frames[-1].arrays['gamma'][index] == pytest.approx(gamma)
+
+
+def test_lost_atoms_are_told_and_the_frames_before_are_kept(md_inputs):
+    outputs, node = run_get_node(
+        MdCalculation,
+        **md_inputs(timestep_ps=0.1, ensemble='nve', temperature=3000, gamma_every=1, sample_every=1, steps=200),
+    )
+    assert not node.is_finished_ok
+    assert node.exit_status in (410, 420), node.exit_message
+    assert outputs['results']['outcome'] in ('LOST_ATOMS', 'EXPLODED')
+    assert node.exit_message == outputs['results']['message']
+
+
+def test_frames_come_back_in_the_orientation_of_the_structure(md_inputs):
+    rotated = bulk('Al', a=4.0).repeat(4)
+    rotated.rotate(35, (1, 2, 3), rotate_cell=True)
+    inputs = md_inputs(ensemble='nve', temperature=1, steps=10)
+    inputs['structure'] = StructureSetData([rotated])
+    outputs, _ = run_get_node(MdCalculation, **inputs)
+    final = outputs['final'].get_atoms(0)
+    np.testing.assert_allclose(final.cell.array, rotated.cell.array, atol=1e-9)
+    moved = np.linalg.norm(final.get_scaled_positions() - rotated.get_scaled_positions(), axis=1)
+    wrapped = (final.get_scaled_positions() - rotated.get_scaled_positions() + 0.5) % 1.0 - 0.5
+    assert len(moved) == 64
+    assert np.abs(wrapped @ rotated.cell.array).max() < 0.05
+
+
+def test_velocities_of_the_structure_are_kept(md_inputs):
+    moving = bulk('Al', a=4.0, cubic=True).repeat(3)
+    moving.set_velocities(np.tile([0.01, 0.0, 0.0], (len(moving), 1)))
+    inputs = md_inputs(ensemble='nve', steps=10, gamma_every=10)
+    inputs['structure'] = StructureSetData([moving])
+    outputs, _ = run_get_node(MdCalculation, **inputs)
+    np.testing.assert_allclose(outputs['final'].get_atoms(0).get_velocities()[:, 0], 0.01, rtol=1e-6)
+
+
+def test_the_input_files_are_recorded_and_the_structure_is_not_kept_twice(md_inputs):
+    _, node = run_get_node(MdCalculation, **md_inputs(steps=10))
+    names = node.base.repository.list_object_names()
+    assert {'md.in', 'job.json'} <= set(names)
+    assert not {'structure.data', 'potential.yaml', 'active_set.asi'} & set(names)
+    assert 'fix' in node.base.repository.get_object_content('md.in')
+
+
+@pytest.mark.parametrize(
+    ('changes', 'message'),
+    [
+        ({'settings': Dict}, 'MD settings: temperature is missing'),
+        ({'structure': 'Cu'}, 'the structure has Cu, .*Al'),
+    ],
+)
+def test_what_cannot_run_is_refused_at_submission(md_inputs, changes, message):
+    inputs = md_inputs()
+    if 'settings' in changes:
+        inputs['settings'] = Dict({})
+    else:
+        inputs['structure'] = StructureData(ase=bulk('Cu', cubic=True))
+    with pytest.raises(ValueError, match=message):
+        run_get_node(MdCalculation, **inputs)
+
+
+def test_a_job_that_leaves_nothing_says_where_to_look(md_inputs):
+    inputs = md_inputs()
+    inputs['metadata']['options'] = {'prepend_text': 'echo out of disk >&2; exit 1'}
+    _, node = run_get_node(MdCalculation, **inputs)
+    assert node.exit_status == 302
+    assert 'log.lammps' in node.exit_message
+    assert 'out of disk' in node.exit_message
