@@ -17,6 +17,8 @@ from aiida_oodal.workchains.launch import submit_once, wait_for
 COMPUTER = 'localhost'
 # What labels structures: a name that ASE knows, and its parameters. EMT takes milliseconds.
 REFERENCE = {'calculator': 'emt', 'parameters': {'asap_cutoff': False}}
+# What the first potential knows: thirty crystals of 32 atoms, strained by up to 1.5 %, displaced by 0.02 to 0.06 Å.
+CRYSTALS = {'symbol': 'Al', 'crystal': 'fcc', 'lattice_constant': 4.0, 'rattle': [0.02, 0.06]}
 # Each walker heats 256 atoms at zero pressure within 6 ps; Al melts at 933 K.
 WALKERS = {
     'warm': {'temperature': [300, 1500], 'velocity_seed': 11},
@@ -41,13 +43,13 @@ def build_validation() -> ProcessBuilder:
 
 
 def build_campaign() -> ProcessBuilder:
-    """Two walkers, and a first potential that has seen thirty cold crystals of 32 atoms."""
+    """Two walkers, and a first potential that has seen cold crystals only."""
     crystal = StructureSetData([bulk('Al', 'fcc', a=4.0, cubic=True).repeat(4)])
     return CampaignWorkChain.get_builder_from_protocol(
         code=get_engine_code(),
         computer=load_computer(COMPUTER),
         protocol='quick',
-        initial_structures=make_crystals(Dict({'symbol': 'Al', 'crystal': 'fcc', 'lattice_constant': 4.0})),
+        initial_structures=make_crystals(Dict(CRYSTALS)),
         validation=wait_for(validation).outputs.labels,
         walkers={name: {'structure': crystal, 'settings': {'steps': 2000, **heat}} for name, heat in WALKERS.items()},
         overrides={'reference': REFERENCE},
