@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 from typing import Any, ClassVar
@@ -122,8 +123,7 @@ class EngineParser(Parser):
 
     def attach_structures(self, label: str, path: Path) -> StructureSetData:
         """Attach the structures of an ``.npz`` as output ``label``."""
-        if not path.is_file():
-            raise FileNotFoundError(2, 'not retrieved', str(path))
+        require_file(path)
         node = StructureSetData(StructureSet.load(path))
         self.out(label, node)
         return node
@@ -143,3 +143,12 @@ class EngineParser(Parser):
                 if text:
                     return ' | '.join(text.splitlines()[-lines:])
         return '(it printed nothing)'
+
+
+def require_file(path: Path) -> None:
+    """Refuse to go on without a file that the job should have left.
+
+    :raises FileNotFoundError: with the path.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(errno.ENOENT, 'the job did not leave it', str(path))

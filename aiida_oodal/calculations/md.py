@@ -21,7 +21,7 @@ from aiida_oodal.engine.md.script import lammps_rotation, render_input, turn_bac
 from aiida_oodal.engine.md.settings import MdSettings, check_structure
 from aiida_oodal.engine.md.verdict import Outcome, Verdict, judge
 
-from .engine_job import EngineCalculation, EngineParser
+from .engine_job import EngineCalculation, EngineParser, require_file
 
 
 class MdCalculation(EngineCalculation):
@@ -139,6 +139,7 @@ class MdParser(EngineParser):
 
     def parse_outputs(self, temporary: Path) -> ExitCode | None:
         """Attach verdict, series and frames."""
+        require_file(temporary / MdCalculation.LOG_FILE)
         settings = MdSettings.load(self.node.inputs.settings.get_dict())
         verdict = judge(
             temporary,

@@ -11,7 +11,10 @@ from aiida_oodal.workchains.campaign import CampaignWorkChain
 from aiida_oodal.workchains.launch import submit_once, wait_for
 
 REFERENCE = {'calculator': 'emt', 'parameters': {'asap_cutoff': False}}
-WALKERS = {'warm': {'temperature': [300, 900], 'velocity_seed': 1}, 'hot': {'temperature': 900, 'velocity_seed': 2}}
+WALKERS = {
+    'warm': {'temperature': [300, 900], 'velocity_seed': 1},
+    'hot': {'temperature': [300, 1500], 'velocity_seed': 2},
+}
 
 
 def build_validation():

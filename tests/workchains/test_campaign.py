@@ -1,6 +1,7 @@
 """What a small campaign left behind: every check reads the same real run."""
 
 import os
+import shutil
 import subprocess
 
 import pytest
@@ -101,6 +102,7 @@ def test_the_report_stands_alone(campaign, tmp_path):
     assert 'href="http' not in without_plotly
 
 
+@pytest.mark.skipif(shutil.which('dot') is None, reason='Graphviz is not installed: no program `dot` on PATH')
 def test_verdi_lists_and_draws_it(campaign, aiida_profile, tmp_path):
     def verdi(*arguments):
         command = ['verdi', '-p', aiida_profile.name, *arguments]
