@@ -14,7 +14,7 @@ test: install
 	$(VENV)/bin/python -m pytest $(PYTEST_ARGS)
 
 check: install
-	$(VENV)/bin/pip install --quiet --constraint constraints.txt '.[dev]'
+	$(VENV)/bin/pip install --quiet --constraint constraints.txt --editable '.[$(EXTRAS),dev]'
 	$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/mypy
 
 install: $(VENV)/.installed

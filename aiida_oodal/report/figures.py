@@ -72,7 +72,7 @@ def draw_errors(history: CampaignHistory) -> go.Figure:
         secondary_y=True,
     )
     figure.update_yaxes(title_text='labelled atoms', showgrid=False, secondary_y=False)
-    figure.update_yaxes(title_text='force RMSE on hot snapshots [meV/Å]', rangemode='tozero', secondary_y=True)
+    figure.update_yaxes(title_text='force RMSE [meV/Å]', rangemode='tozero', tickmode='auto', secondary_y=True)
     figure.update_layout(**_LAYOUT, height=380, legend={'orientation': 'h', 'y': -0.15})
     return figure
 
