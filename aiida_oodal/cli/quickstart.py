@@ -43,7 +43,8 @@ def run_quickstart(script: Path, folder: Path, workers: int) -> None:
             f'  AIIDA_PATH={shlex.quote(str(profile.folder))} {_verdi()} daemon stop'
         )
         raise SystemExit(130) from None
-    except AiidaException as error:
+    except (AiidaException, ValueError) as error:
+        # Refused inputs are a ValueError, and so is every OodalError: the message is what helps.
         raise click.ClickException(str(error)) from error
     profile.stop_daemon()
     show_rounds(campaign)

@@ -15,13 +15,10 @@ from aiida_oodal.calculations.label import LabelCalculation
 from aiida_oodal.calculations.md import MdCalculation
 from aiida_oodal.calculations.select_clusters import select_clusters, validate_select_settings
 from aiida_oodal.calculations.train_ace import TrainAceCalculation
-from aiida_oodal.data import AcePotentialData, ClusterData, StructureSetData, get_structures
-from aiida_oodal.engine.carve.settings import CarveSettings
-from aiida_oodal.engine.errors import OodalError
-from aiida_oodal.engine.learn.ace_settings import AceFitSettings
-from aiida_oodal.engine.md.settings import MdSettings, check_structure
+from aiida_oodal.data import AcePotentialData, ClusterData, StructureSetData
 from aiida_oodal.queue import QueueStatus, enqueue, mark
 
+from .campaign_inputs import find_doubts, validate_campaign
 from .explore import ExploreWorkChain
 from .protocols import load_protocol, merge
 
@@ -195,6 +192,8 @@ class CampaignWorkChain(WorkChain):
         self.ctx.training = {}
         self.ctx.converged = False
         self.ctx.potential = initial.get('potential')
+        for sentence in find_doubts(self.inputs):
+            self.report(sentence)
         if 'labels' in initial:
             self.ctx.training['initial'] = initial.labels
 
@@ -266,8 +265,10 @@ class CampaignWorkChain(WorkChain):
             for key, cluster in node.outputs.clusters.items()
         }
         if not candidates:
-            return self.exit_codes.ERROR_NOTHING_TO_LEARN.format(
-                round=self.ctx.round, message='no candidate was cut; see the `carving` outputs of the walkers.'
+            return self._stop_learning(
+                'no frame on disk has its largest gamma between gamma_select and gamma_ceiling, or no cluster of such '
+                'a frame was accepted (see the `carving` outputs of the walkers). Evaluate gamma more often '
+                '(gamma_every), heat from a lower temperature, begin with more varied structures, or raise gamma_ceiling.'
             )
         selection = select_clusters(
             potential=self.ctx.potential,
@@ -281,9 +282,7 @@ class CampaignWorkChain(WorkChain):
             f'round {self.ctx.round}: {len(candidates)} candidates, {len(chosen)} chosen, {len(self.ctx.queued)} queued'
         )
         if not self.ctx.queued:
-            return self.exit_codes.ERROR_NOTHING_TO_LEARN.format(
-                round=self.ctx.round, message=f'see the decisions in Dict<{selection.pk}>.'
-            )
+            return self._stop_learning(f'see the decisions in Dict<{selection.pk}>.')
         return None
 
     def run_label(self) -> ToContext:
@@ -356,6 +355,11 @@ class CampaignWorkChain(WorkChain):
         """Return this round's explorations by the name of their walker."""
         return {name: self.ctx[f'explore_{name}'] for name in sorted(self.inputs.walkers)}
 
+    def _stop_learning(self, message: str) -> ExitCode:
+        """Attach what there is and say why nothing could be added to it."""
+        self._attach()
+        return self.exit_codes.ERROR_NOTHING_TO_LEARN.format(round=self.ctx.round, message=message)
+
     def _fail(self, label: str, node: orm.ProcessNode) -> ExitCode:
         """Attach what there is and name the child that failed."""
         self._attach()
@@ -370,40 +374,3 @@ def _describe(explorer: orm.WorkChainNode) -> str:
     results = explorer.outputs.results.get_dict()
     gamma = 'unknown' if results['max_gamma'] is None else f'{results["max_gamma"]:.2f}'
     return f'{results["outcome"]} at step {results["last_step"]}, largest gamma {gamma}'
-
-
-def validate_campaign(inputs: Any, _: Any) -> str | None:
-    """Refuse a campaign that cannot start, before anything is submitted."""
-    initial = inputs.get('initial', {})
-    if not initial:
-        return 'give `initial.structures`, `initial.labels` or `initial.potential` to start from'
-    if 'potential' not in initial and 'structures' not in initial and 'labels' not in initial:
-        return 'without `initial.potential` give structures or labels that the first potential can be fitted to'
-    walkers = inputs.get('walkers', {})
-    if not walkers:
-        return 'give at least one walker: walkers={"name": {"structure": node, "settings": Dict}}'
-    for name, walker in walkers.items():
-        missing = {'structure', 'settings'} - set(walker)
-        if missing:
-            return f'walker {name!r} lacks {", ".join(sorted(missing))}'
-    if 'potential' in initial:
-        elements, cutoff = initial['potential'].elements, initial['potential'].cutoff
-    else:
-        elements = sorted({symbol for node in initial.values() for symbol in node.symbols})
-        cutoff = AceFitSettings.load(inputs['train']['settings'].get_dict()).cutoff
-    try:
-        CarveSettings.load(inputs['carve'].get_dict()).for_cutoff(cutoff)
-    except OodalError as error:
-        return f'carve: {error}'
-    problems = {name: _check_walker(walker, elements, cutoff) for name, walker in walkers.items()}
-    return next((f'walker {name!r}: {problem}' for name, problem in problems.items() if problem), None)
-
-
-def _check_walker(walker: Mapping[str, Any], elements: list[str], cutoff: float) -> str | None:
-    """Hold a walker against the first potential, or against what that will be made of."""
-    try:
-        settings = MdSettings.load(walker['settings'].get_dict())
-        check_structure(settings, get_structures(walker['structure'])[0], elements, cutoff, forces='embedded')
-    except OodalError as error:
-        return str(error)
-    return None

@@ -7,6 +7,9 @@ from collections.abc import Callable
 
 from aiida import orm
 from aiida.engine import ProcessBuilder, submit
+from aiida.engine.daemon.client import get_daemon_client
+
+from aiida_oodal.engine.errors import OodalError
 
 
 def submit_once(label: str, build: Callable[[], ProcessBuilder]) -> orm.ProcessNode:
@@ -37,12 +40,18 @@ def submit_once(label: str, build: Callable[[], ProcessBuilder]) -> orm.ProcessN
 def wait_for(process: orm.ProcessNode, poll_seconds: float = 0.5) -> orm.ProcessNode:
     """Return a process once the daemon has brought it to its end.
 
-    :raises RuntimeError: if it did not succeed, with its exit message.
+    :raises OodalError: if it did not succeed, with its exit message, or if there is no daemon to bring it anywhere.
     """
+    daemon = get_daemon_client()
     while not process.is_terminated:
+        if not daemon.is_daemon_running:
+            raise OodalError(
+                f'{process.process_label}<{process.pk}> waits for a daemon, and none is running: `verdi daemon start`, '
+                'then run this again'
+            )
         time.sleep(poll_seconds)
     if not process.is_finished_ok:
-        raise RuntimeError(
+        raise OodalError(
             f'{process.process_label}<{process.pk}> did not succeed: '
             f'{process.exit_message or process.process_state.value} See `verdi process report {process.pk}`.'
         )

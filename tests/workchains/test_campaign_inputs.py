@@ -8,6 +8,7 @@ from ase.build import bulk
 from aiida_oodal.data import StructureSetData
 from aiida_oodal.engine.errors import OodalError
 from aiida_oodal.workchains.campaign import CampaignWorkChain
+from aiida_oodal.workchains.campaign_inputs import find_doubts
 
 
 def build(engine_code, localhost, **changes):
@@ -61,3 +62,11 @@ def test_a_walker_of_another_element_is_refused(engine_code, localhost):
     walkers = {'alien': {'structure': copper, 'settings': {'temperature': 300}}}
     with pytest.raises(ValueError, match=r"walker 'alien': the structure has Cu, .* Al"):
         run(build(engine_code, localhost, walkers=walkers))
+
+
+@pytest.mark.parametrize(
+    ('shape', 'weights', 'doubts'), [('cube', 'full', 0), ('sphere', 'mask', 0), ('sphere', 'full', 1)]
+)
+def test_learning_surfaces_is_warned_of(engine_code, localhost, shape, weights, doubts):
+    builder = build(engine_code, localhost, overrides={'carve': {'shape': shape}, 'train': {'weights': weights}})
+    assert len(find_doubts(builder)) == doubts
