@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+from abc import abstractmethod
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -106,6 +107,7 @@ class EngineParser(Parser):
         except (OodalError, json.JSONDecodeError) as error:
             return self.exit_codes.ERROR_OUTPUT_INVALID.format(message=str(error))
 
+    @abstractmethod
     def parse_outputs(self, temporary: Path) -> ExitCode | None:
         """Attach the outputs.
 
@@ -113,7 +115,6 @@ class EngineParser(Parser):
         :raises FileNotFoundError: if a file is missing.
         :raises OodalError: if a file cannot be read.
         """
-        raise NotImplementedError
 
     def read_results(self) -> dict[str, Any]:
         """Return the command's own report."""
