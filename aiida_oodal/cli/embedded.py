@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import os
 import sqlite3
-import subprocess
 import sys
 from pathlib import Path
-
-import click
 
 PROFILE = 'oodal'
 
 
 class EmbeddedProfile:
-    """The profile in ``folder`` and its daemon; nothing is written outside of it.
+    """The profile in ``folder``; nothing is written outside of it.
 
     :param folder: becomes ``AIIDA_PATH``. Set before aiida is imported, which reads it once.
     """
@@ -91,34 +88,3 @@ class EmbeddedProfile:
         computer.configure(safe_interval=0)
         computer.set_minimum_job_poll_interval(1)
         computer.set_default_mpiprocs_per_machine(1)
-
-    def start_daemon(self, workers: int, *, repair: bool) -> None:
-        """Start the daemon afresh.
-
-        :param repair: give processes that lost their task a new one first: the cure after anything was killed.
-        """
-        self.stop_daemon()
-        if repair:
-            self._verdi('process', 'repair', '--force')
-        self._verdi('daemon', 'start', str(workers))
-
-    def stop_daemon(self) -> None:
-        """Stop the daemon if it runs; processes stay where they are and go on when it is started again."""
-        # Asking one that is not there to stop would wait for `daemon.timeout`.
-        if self.daemon_runs():
-            self._verdi('daemon', 'stop')
-
-    def daemon_runs(self) -> bool:
-        """Tell whether the daemon is alive."""
-        from aiida.engine.daemon.client import get_daemon_client
-
-        return bool(get_daemon_client().is_daemon_running)
-
-    def _verdi(self, *arguments: str) -> None:
-        command = [str(Path(sys.executable).parent / 'verdi'), '-p', PROFILE, *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise click.ClickException(
-                f'`verdi {" ".join(arguments)}` failed:\n{done.stdout}{done.stderr}\n'
-                f'Try it by hand with AIIDA_PATH={self.folder}'
-            )

@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from .daemon import daemon_runs, look_at_broker, start_daemon, stop_daemon
 from .embedded import EmbeddedProfile
 
 
@@ -32,11 +33,11 @@ def run_quickstart(script: Path, folder: Path, workers: int) -> None:
     from .watch import show_rounds, watch_campaign
 
     try:
-        campaign: WorkChainNode = _find_or_launch(script, profile, workers)
+        campaign: WorkChainNode = _find_or_launch(script, workers)
         if campaign.is_terminated:
             click.echo(f'Campaign {campaign.pk} is done already; this is what it found')
         else:
-            watch_campaign(campaign, keep_alive=lambda: _revive(profile, workers))
+            watch_campaign(campaign, keep_alive=_Reviver(workers))
     except KeyboardInterrupt:
         click.echo(
             '\nThe campaign goes on under the daemon. `make quickstart` shows it again; to stop the daemon:\n'
@@ -46,7 +47,7 @@ def run_quickstart(script: Path, folder: Path, workers: int) -> None:
     except (AiidaException, ValueError) as error:
         # Refused inputs are a ValueError, and so is every OodalError: the message is what helps.
         raise click.ClickException(str(error)) from error
-    profile.stop_daemon()
+    stop_daemon()
     show_rounds(campaign)
     path = write_report(campaign, profile.folder / 'reports' / f'campaign-{campaign.pk}.html')
     click.echo(f'\nReport: {path}')
@@ -57,19 +58,19 @@ def run_quickstart(script: Path, folder: Path, workers: int) -> None:
         )
 
 
-def _find_or_launch(script: Path, profile: EmbeddedProfile, workers: int) -> Any:
+def _find_or_launch(script: Path, workers: int) -> Any:
     """Run the script; the daemon is started only if there is work to do."""
     from aiida.common.exceptions import InvalidOperation
 
     interrupted = _has_active_processes()
     if interrupted:
         click.echo('An earlier run was interrupted: going on from its last step')
-        profile.start_daemon(workers, repair=True)
+        start_daemon(workers, repair=True)
     try:
         return runpy.run_path(str(script))['campaign']
     except InvalidOperation:
         # There is something to submit, and no daemon to submit it to.
-        profile.start_daemon(workers, repair=False)
+        start_daemon(workers, repair=False)
         return runpy.run_path(str(script))['campaign']
 
 
@@ -80,11 +81,26 @@ def _has_active_processes() -> bool:
     return bool(QueryBuilder().append(ProcessNode, filters=active).count())
 
 
-def _revive(profile: EmbeddedProfile, workers: int) -> None:
-    """Start the daemon again if something killed it."""
-    if not profile.daemon_runs():
-        click.echo('The daemon is gone: starting it again')
-        profile.start_daemon(workers, repair=True)
+class _Reviver:
+    """Start the daemon again if something killed it, or if its workers lost the broker."""
+
+    def __init__(self, workers: int) -> None:
+        self.workers = workers
+        self.was_deaf = False
+
+    def __call__(self) -> None:
+        if not daemon_runs():
+            click.echo('The daemon is gone: starting it again')
+            start_daemon(self.workers, repair=True)
+            return
+        broker = look_at_broker()
+        deaf = broker is not None and (broker.deaf or not broker.alive)
+        # Twice in a row: a daemon that has only just started is deaf for a moment.
+        if deaf and self.was_deaf:
+            click.echo('The workers have lost the broker: starting the daemon again')
+            start_daemon(self.workers, repair=True)
+            deaf = False
+        self.was_deaf = deaf
 
 
 def _verdi() -> str:

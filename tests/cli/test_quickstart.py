@@ -59,6 +59,15 @@ class Quickstart:
         return found
 
 
+def read_until(process, text):
+    seen = []
+    for line in process.stdout:
+        seen.append(line)
+        if text in line:
+            return
+    raise AssertionError(f'{text!r} was never said:\n{"".join(seen)}')
+
+
 @pytest.fixture
 def quickstart(tmp_path):
     runner = Quickstart(tmp_path / 'home')
@@ -69,10 +78,15 @@ def quickstart(tmp_path):
 
 def test_killed_in_mid_run_it_goes_on_and_shows_what_it_found(quickstart):
     first = quickstart.start()
-    for line in first.stdout:
-        if 'sent out 2 walkers' in line:
-            break
+    read_until(first, 'sent out 2 walkers')
     time.sleep(1)
+    # The broker alone: the daemon starts it again, at another address, which its workers never learn.
+    for process in quickstart.processes():
+        if 'broker' in process.info['cmdline']:
+            process.kill()
+    read_until(first, 'The workers have lost the broker: starting the daemon again')
+    read_until(first, 'explore')
+    time.sleep(3)
     # Everything at once, as when the machine goes down: the command, circus, workers, broker and jobs.
     victims = quickstart.processes()
     assert len(victims) >= 4

@@ -1,0 +1,147 @@
+"""The daemon of the loaded profile and its broker: is it well, and how is it mended after anything was killed."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+import psutil
+
+#: Longest that a `verdi` command about the daemon may take [s]; far above what it takes.
+_VERDI_TIMEOUT = 300
+
+
+@dataclass(frozen=True)
+class BrokerState:
+    """What the ZeroMQ broker says of itself.
+
+    :param alive: whether its process is there.
+    :param pending: tasks that no worker has taken.
+    :param processing: tasks that workers hold.
+    :param workers: workers that listen to it.
+    """
+
+    alive: bool
+    pending: int = 0
+    processing: int = 0
+    workers: int = 0
+
+    @property
+    def deaf(self) -> bool:
+        """Whether work waits and nobody listens: the broker came back on another socket, workers kept the old one."""
+        return self.alive and self.pending > 0 and self.workers == 0
+
+
+def look_at_broker() -> BrokerState | None:
+    """Return the state of the loaded profile's broker; None where it is not ZeroMQ (RabbitMQ has no such hole)."""
+    from aiida.brokers.zeromq import ZeromqBroker
+    from aiida.manage import get_manager
+
+    broker = get_manager().get_broker()
+    if not isinstance(broker, ZeromqBroker):
+        return None
+    if not broker.check_service_reachable():
+        return BrokerState(alive=False)
+    status = broker.probe_service_status()
+    return BrokerState(
+        alive=True,
+        pending=int(status.get('pending_tasks') or 0),
+        processing=int(status.get('processing_tasks') or 0),
+        workers=int(status.get('task_subscribers') or 0),
+    )
+
+
+def daemon_runs() -> bool:
+    """Tell whether the daemon of the loaded profile is alive."""
+    from aiida.engine.daemon.client import get_daemon_client
+
+    return bool(get_daemon_client().is_daemon_running)
+
+
+def stop_daemon() -> None:
+    """Stop the daemon if it runs; processes stay where they are and go on when it is started again."""
+    # Asking one that is not there to stop would wait for `daemon.timeout`.
+    if daemon_runs():
+        run_verdi('daemon', 'stop')
+
+
+def start_daemon(workers: int, *, repair: bool) -> None:
+    """Start the daemon of the loaded profile afresh.
+
+    :param repair: the cure after anything was killed: end workers and broker that outlived their daemon, remove what a
+        killed broker left (workers that read its old address would never find the new one), and give processes that
+        lost their task a new one.
+    """
+    stop_daemon()
+    if repair:
+        _end_orphans()
+        _forget_killed_broker()
+        run_verdi('process', 'repair', '--force')
+    run_verdi('daemon', 'start', str(workers))
+
+
+def find_daemon_processes() -> list[psutil.Process]:
+    """Return the processes of the loaded profile's daemon: circus, workers, broker."""
+    from aiida.manage.configuration import get_config, get_profile
+
+    name, folder = get_profile().name, Path(get_config().dirpath)
+    found = []
+    for process in psutil.process_iter(['cmdline', 'environ']):
+        words, environment = process.info['cmdline'] or [], process.info['environ'] or {}
+        if words[-2:] == ['daemon', 'worker'] or {'start-circus', 'broker'} & set(words):
+            home = Path(environment.get('AIIDA_PATH') or environment.get('HOME') or os.sep)
+            if 'daemon' in words and name in words and folder in (home, home / '.aiida'):
+                found.append(process)
+    return found
+
+
+def _end_orphans() -> None:
+    """End what outlived a killed circus: it would hold tasks that are given out again."""
+    orphans = find_daemon_processes()
+    for process in orphans:
+        process.terminate()
+    _, alive = psutil.wait_procs(orphans, timeout=10)
+    for process in alive:
+        process.kill()
+    psutil.wait_procs(alive, timeout=10)
+
+
+def _forget_killed_broker() -> None:
+    """Remove address, pid and status of a broker that was killed; its tasks stay.
+
+    Source: ``aiida.brokers.zeromq``: a worker takes the address that it finds in ``broker.sockets``, once, and a pid
+    that now belongs to another process counts as a running broker.
+    """
+    from aiida.brokers.zeromq.service import ZeromqBrokerService
+    from aiida.manage.configuration import get_config, get_profile
+
+    if look_at_broker() is None:
+        return
+    paths = get_config().filepaths(get_profile())['broker_service']
+    layout = ZeromqBrokerService.FilepathLayout(paths['dir'], log_file_path=paths['log'])
+    for path in (layout.sockets_file, layout.pid_file, layout.status_file):
+        path.unlink(missing_ok=True)
+
+
+def run_verdi(*arguments: str) -> str:
+    """Run ``verdi`` on the loaded profile and return what it printed.
+
+    :raises click.ClickException: if it fails or does not end, with what it printed and how to try by hand.
+    """
+    from aiida.manage.configuration import get_config, get_profile
+
+    by_hand = f'Try it by hand with AIIDA_PATH={get_config().dirpath}'
+    command = [str(Path(sys.executable).parent / 'verdi'), '-p', get_profile().name, *arguments]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_VERDI_TIMEOUT)
+    except subprocess.TimeoutExpired as error:
+        raise click.ClickException(
+            f'`verdi {" ".join(arguments)}` did not end in {_VERDI_TIMEOUT} s. {by_hand}'
+        ) from error
+    if done.returncode:
+        raise click.ClickException(f'`verdi {" ".join(arguments)}` failed:\n{done.stdout}{done.stderr}\n{by_hand}')
+    return done.stdout
