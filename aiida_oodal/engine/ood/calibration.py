@@ -1,0 +1,188 @@
+"""What a score means: thresholds and force errors from structures that were held out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aiida_oodal.engine.errors import OodalError
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+
+#: Shares of the held-out structures that are below a threshold.
+LEVELS = (0.90, 0.95, 0.99)
+
+
+@dataclass(frozen=True, eq=False)
+class Thresholds:
+    """Quantiles of the scores of held-out structures.
+
+    A new structure from the same distribution is above the quantile q with probability 1 - q, whatever the distribution
+    is, as long as q <= n / (n + 1) for n held-out structures; above that the threshold is their largest score.
+
+    :param metrics: names of the scores.
+    :param aggregates: names of the ways from atoms to structures.
+    :param elements: atomic numbers, ascending, shape (n_elements,).
+    :param of_structures: shape (n_metrics, n_aggregates, n_levels); NaN where a score has no such aggregate.
+    :param of_elements: for the atoms of each element, shape (n_metrics, n_elements, n_levels); NaN for scores that
+        atoms do not have. Elements that no held-out structure contains have the threshold of all atoms together.
+    :param n_structures: held-out structures.
+    :param n_atoms: held-out atoms of each element, shape (n_elements,).
+    """
+
+    metrics: tuple[str, ...]
+    aggregates: tuple[str, ...]
+    elements: IntArray
+    of_structures: FloatArray
+    of_elements: FloatArray
+    n_structures: int
+    n_atoms: IntArray
+
+    @classmethod
+    def fit(
+        cls,
+        numbers: IntArray,
+        per_atom: Mapping[str, FloatArray],
+        per_structure: Mapping[str, Mapping[str, FloatArray]],
+        aggregates: Sequence[str],
+        elements: IntArray,
+    ) -> Thresholds:
+        """Take the quantiles of the scores of the held-out structures; the parameters are those of the scores."""
+        n_structures = len(next(iter(next(iter(per_structure.values())).values())))
+        of_structures = np.full((len(per_structure), len(aggregates), len(LEVELS)), np.nan)
+        of_elements = np.full((len(per_structure), len(elements), len(LEVELS)), np.nan)
+        for m, (metric, kinds) in enumerate(per_structure.items()):
+            for kind, values in kinds.items():
+                of_structures[m, aggregates.index(kind)] = quantiles(values, LEVELS)
+            if metric in per_atom:
+                atoms = per_atom[metric]
+                for e, z in enumerate(elements):
+                    own = atoms[numbers == z]
+                    of_elements[m, e] = quantiles(own if len(own) else atoms, LEVELS)
+        n_atoms = np.array([np.count_nonzero(numbers == z) for z in elements], dtype=np.int64)
+        names = tuple(per_structure), tuple(aggregates)
+        return cls(*names, elements, of_structures, of_elements, n_structures, n_atoms)
+
+    def structure(self, metric: str, aggregate: str = 'mean', level: float = 0.95) -> float:
+        """Return the threshold of a score of structures.
+
+        :raises OodalError: if there is none.
+        """
+        index = self._metric(metric), self._index(self.aggregates, aggregate, 'aggregate'), self._level(level)
+        return float(self.of_structures[index])
+
+    def of_atoms(self, metric: str, level: float, numbers: IntArray) -> FloatArray:
+        """Return the threshold that holds for each atom, shape (n,); 0 for elements that the reference set lacks.
+
+        :raises OodalError: if there is none.
+        """
+        table = np.zeros(max(int(self.elements.max()), int(numbers.max(initial=0))) + 1)
+        table[self.elements] = self.of_elements[self._metric(metric), :, self._level(level)]
+        result: FloatArray = table[numbers]
+        return result
+
+    def resolves(self, level: float) -> bool:
+        """Say whether there are enough held-out structures for a level."""
+        return level <= self.n_structures / (self.n_structures + 1)
+
+    def to_arrays(self) -> dict[str, NDArray[Any]]:
+        """Return all as plain arrays; ``header`` is JSON as bytes."""
+        header = {'metrics': self.metrics, 'aggregates': self.aggregates, 'n_structures': self.n_structures}
+        arrays = {name: getattr(self, name) for name in ('elements', 'of_structures', 'of_elements', 'n_atoms')}
+        return {'header': np.frombuffer(json.dumps(header).encode(), dtype=np.uint8), **arrays}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Thresholds:
+        """Build thresholds from what :meth:`to_arrays` gave."""
+        header = json.loads(np.asarray(arrays['header']).tobytes())
+        names = tuple(header['metrics']), tuple(header['aggregates'])
+        parts = arrays['elements'], arrays['of_structures'], arrays['of_elements']
+        return cls(*names, *parts, int(header['n_structures']), arrays['n_atoms'])
+
+    def _metric(self, metric: str) -> int:
+        return self._index(self.metrics, metric, 'score')
+
+    def _level(self, level: float) -> int:
+        return self._index(LEVELS, level, 'level')
+
+    @staticmethod
+    def _index(names: Sequence[Any], name: Any, what: str) -> int:
+        if name not in names:
+            raise OodalError(f'{what} {name!r} has no threshold; there are {", ".join(map(str, names))}')
+        return names.index(name)
+
+
+@dataclass(frozen=True, eq=False)
+class ErrorScale:
+    """Force error that goes with a disagreement.
+
+    :param elements: atomic numbers, ascending, shape (n_elements,).
+    :param scales: rms(error) / rms(disagreement) over the held-out atoms of each element, eV/angstrom, shape
+        (n_elements,); of all atoms together for elements without a label.
+    :param level: share of the errors that ``factor`` times the predicted error is to cover.
+    :param factor: conformal: that share of the held-out atoms has an error below ``factor`` times the predicted one.
+    :param covered: share of the held-out atoms whose error is below the predicted one, so without ``factor``.
+    """
+
+    elements: IntArray
+    scales: FloatArray
+    level: float
+    factor: float
+    covered: float
+
+    @classmethod
+    def fit(
+        cls, numbers: IntArray, disagreement: FloatArray, errors: FloatArray, elements: IntArray, level: float
+    ) -> ErrorScale:
+        """Fit to labelled atoms that were held out.
+
+        :param numbers: shape (n,).
+        :param disagreement: shape (n,).
+        :param errors: length of the difference between predicted and reference force, eV/angstrom, shape (n,); NaN
+            where there is no label.
+        :raises OodalError: if no atom has a label, or the models do not disagree about any.
+        """
+        labelled = np.isfinite(errors)
+        if not np.any(disagreement[labelled] > 0.0):
+            raise OodalError(
+                'no held-out atom has both a reference force and models that disagree: leave reference_forces out'
+            )
+        scales = np.empty(len(elements))
+        for e, z in enumerate(elements):
+            atoms = labelled & (numbers == z)
+            if not np.any(disagreement[atoms] > 0.0):
+                atoms = labelled
+            scales[e] = np.sqrt(np.mean(errors[atoms] ** 2) / np.mean(disagreement[atoms] ** 2))
+        scale = cls(elements, scales, level, 1.0, 1.0)
+        ratio = errors[labelled] / scale(numbers[labelled], disagreement[labelled])
+        factor = float(quantiles(ratio, (level,))[0])
+        return cls(elements, scales, level, factor, float(np.mean(ratio <= 1.0)))
+
+    def __call__(self, numbers: IntArray, disagreement: FloatArray) -> FloatArray:
+        """Return the predicted force error, eV/angstrom, shape (n,); infinite for elements without a scale."""
+        table = np.full(max(int(self.elements.max()), int(numbers.max(initial=0))) + 1, np.inf)
+        table[self.elements] = self.scales
+        scale = table[numbers]
+        result: FloatArray = np.where(np.isfinite(scale), disagreement, 1.0) * scale
+        return result
+
+
+def quantiles(values: FloatArray, levels: Sequence[float]) -> FloatArray:
+    """Return the numbers that one more value of the same kind stays below with the given probabilities.
+
+    The order statistic of rank (n + 1) q of n values, between two neighbours for ranks that are not whole (Weibull),
+    the largest value for ranks above n. The rank rounded up instead is split conformal prediction (Vovk et al., 2005),
+    which promises at least q and with few values gives much more.
+
+    :param values: shape (n,), n > 0.
+    :param levels: q, between 0 and 1.
+    """
+    with np.errstate(invalid='ignore'):
+        result: FloatArray = np.quantile(values, levels, method='weibull')
+    return result

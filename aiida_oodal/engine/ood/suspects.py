@@ -1,0 +1,132 @@
+"""Outliers inside a labelled set: structures that do not belong, and labels that do not fit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from aiida_oodal.engine.errors import OodalError
+from aiida_oodal.engine.ood.ensemble import EnsembleLatents
+from aiida_oodal.engine.ood.fitting import FitOptions
+from aiida_oodal.engine.ood.reference import OodReference
+from aiida_oodal.engine.ood.scores import OodScores
+
+FloatArray = NDArray[np.float64]
+
+#: Modified z-score above which a value is an outlier (Iglewicz and Hoaglin, How to Detect and Handle Outliers, 1993).
+LIMIT = 3.5
+#: Median absolute deviation of a normal distribution with standard deviation 1.
+MAD_OF_NORMAL = 0.6744897501960817
+
+
+@dataclass(frozen=True)
+class Suspect:
+    """A structure whose label should be looked at.
+
+    :param structure: position in the set.
+    :param z: modified z-score of the logarithm of its value among all structures.
+    :param reason: in plain words.
+    """
+
+    structure: int
+    z: float
+    reason: str
+
+
+def leave_out_scores(
+    latents: EnsembleLatents, *, folds: int = 5, settings: Mapping[str, Any] | FitOptions | None = None
+) -> OodScores:
+    """Score every structure of a set against the others, fold by fold.
+
+    A structure's own atoms would pull mean and covariance towards it, and its nearest neighbour would be itself.
+
+    :param folds: parts that are left out one after the other.
+    :param settings: of the fit; the seed also decides who is in which fold.
+    :return: scores of all structures, in the order of the set; the thresholds are quantiles of these very scores.
+    :raises OodalError: if there are fewer structures than folds, or an element occurs in one fold only.
+    """
+    options = FitOptions.load(settings)
+    if not 2 <= folds <= len(latents):
+        raise OodalError(f'{folds} folds of {len(latents)} structures: take between 2 and the number of structures')
+    fold = np.random.default_rng(options.seed).permutation(np.arange(len(latents)) % folds)
+    parts, places = [], []
+    for number in range(folds):
+        out = np.flatnonzero(fold == number)
+        left = latents.select(out)
+        # The left-out structures are the held-out ones too: thresholds of one fold are not used.
+        fitted = OodReference.fit(latents.select(np.flatnonzero(fold != number)), left, settings=options)
+        parts.append(fitted.score(left, chunk_atoms=options.chunk_atoms))
+        places.append(out)
+    return _in_order(OodScores.concatenate(parts), np.concatenate(places))
+
+
+def outliers(values: ArrayLike, what: str, limit: float = LIMIT) -> list[Suspect]:
+    """Find structures whose value is far above those of the others.
+
+    :param values: one positive number a structure, e.g. leave-out scores, or force error over disagreement.
+    :param what: how to call the value in the reason.
+    :param limit: modified z-score of its logarithm.
+    :return: worst first.
+    """
+    numbers = np.asarray(values, dtype=np.float64)
+    if numbers.ndim != 1 or np.isnan(numbers).any() or np.any(numbers < 0.0):
+        raise OodalError(f'{what}: one number >= 0 a structure is needed, shape {numbers.shape}')
+    if not len(numbers):
+        return []
+    logs = np.log(np.maximum(numbers, np.finfo(float).tiny))
+    median = np.median(logs)
+    spread = np.median(np.abs(logs - median)) / MAD_OF_NORMAL
+    z = (logs - median) / max(spread, 1e-12)
+    found = [
+        Suspect(int(i), float(z[i]), f'{what} is {numbers[i]:.3g}, {np.exp(logs[i] - median):.3g} times the median')
+        for i in np.flatnonzero(z > limit)
+    ]
+    return sorted(found, key=lambda suspect: -suspect.z)
+
+
+def suspect_labels(
+    scores: OodScores, force_errors: ArrayLike, *, aggregate: str = 'mean', limit: float = LIMIT
+) -> list[Suspect]:
+    """Find structures whose force error is much larger than the models' disagreement about them explains.
+
+    The models agree, and the label says otherwise: either all share one bias, or the label is wrong.
+
+    :param scores: with ``aligned_variance`` (or better ``predicted_error``) of the labelled set.
+    :param force_errors: root mean square length of the force error of each structure, eV/angstrom, shape
+        (n_structures,).
+    :param limit: modified z-score of the logarithm of the ratio.
+    :return: worst first.
+    :raises OodalError: if the errors are not one number a structure.
+    """
+    metric = 'predicted_error' if 'predicted_error' in scores.metrics else 'aligned_variance'
+    expected = scores.of(metric, aggregate)
+    errors = np.asarray(force_errors, dtype=np.float64)
+    if errors.shape != expected.shape:
+        raise OodalError(f'{errors.shape} force errors for {len(expected)} structures')
+    floor = np.finfo(float).eps * max(float(expected.max(initial=0.0)), 1.0)
+    return outliers(errors / np.maximum(expected, floor), f'force error over {metric}', limit)
+
+
+def _in_order(scores: OodScores, places: NDArray[np.int64]) -> OodScores:
+    """Put structures back to their places in the set, and take the thresholds from all of them."""
+    order = np.argsort(places)
+    atoms = np.concatenate([np.arange(scores.offsets[i], scores.offsets[i + 1]) for i in order])
+    numbers = scores.numbers[atoms]
+    per_atom = {name: values[atoms] for name, values in scores.per_atom.items()}
+    per_structure = {
+        name: {kind: values[order] for kind, values in kinds.items()} for name, kinds in scores.per_structure.items()
+    }
+    old = scores.thresholds
+    return replace(
+        scores,
+        numbers=numbers,
+        offsets=np.concatenate([[0], np.cumsum(np.diff(scores.offsets)[order])]).astype(np.int64),
+        structure_index=scores.structure_index[order],
+        per_atom=per_atom,
+        per_structure=per_structure,
+        thresholds=type(old).fit(numbers, per_atom, per_structure, old.aggregates, old.elements),
+    )
