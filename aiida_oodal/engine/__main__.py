@@ -14,6 +14,7 @@ from .errors import OodalError
 #: Where each command lives. Modules are imported when their command runs, so that a node needs only what it uses.
 COMMANDS = {
     'label': 'aiida_oodal.engine.learn.label',
+    'latents': 'aiida_oodal.engine.ood.latents_job',
     'md': 'aiida_oodal.engine.md.embedded',
     'reference-md': 'aiida_oodal.engine.learn.reference_md',
     'train-ace': 'aiida_oodal.engine.learn.train_ace',
