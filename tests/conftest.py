@@ -84,3 +84,10 @@ def campaign(localhost, daemon_client):
         assert time.monotonic() < end, Path(daemon_client.daemon_log_file).read_text()
         time.sleep(0.5)
     return node
+
+
+@pytest.fixture(scope='session')
+def screening(localhost):
+    """Return one small screening that ran through real jobs; many tests look at what it left."""
+    script = runpy.run_path(str(Path(__file__).parent / 'workchains' / 'screening.py'))
+    return script['run_screening']()

@@ -96,7 +96,7 @@ class LabelParser(EngineParser):
 
 
 def validate_reference(node: orm.Dict, _: Any) -> str | None:
-    """Refuse a reference that is not well formed; whether its calculator is installed is for the compute node to say."""
+    """Refuse a reference that is not well formed; whether its calculator is installed the compute node says."""
     spec = node.get_dict()
     if not isinstance(spec.get('calculator'), str) or not isinstance(spec.get('parameters', {}), dict):
         return f'reference must be {{"calculator": "name", "parameters": {{...}}}}, got {spec}'

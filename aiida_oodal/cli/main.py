@@ -9,11 +9,21 @@ import click
 
 from aiida_oodal import __version__
 
+from .doctor import doctor
+from .screen import scores, screen
+from .setup import setup
+
 
 @click.group(context_settings={'help_option_names': ['-h', '--help']})
 @click.version_option(__version__, prog_name='aiida-oodal')
 def main() -> None:
     """Self-healing machine-learned potentials: find where a potential is ignorant, label it, retrain."""
+
+
+main.add_command(doctor)
+main.add_command(screen)
+main.add_command(scores)
+main.add_command(setup)
 
 
 @main.command()

@@ -2,6 +2,19 @@
 
 from .ace import AcePotentialData
 from .cluster import ClusterData
+from .latents import LatentsData, open_ensemble
+from .mace import MaceModelData
+from .ood import OodReferenceData, OodScoresData
 from .structures import StructureSetData, get_structures
 
-__all__ = ('AcePotentialData', 'ClusterData', 'StructureSetData', 'get_structures')
+__all__ = (
+    'AcePotentialData',
+    'ClusterData',
+    'LatentsData',
+    'MaceModelData',
+    'OodReferenceData',
+    'OodScoresData',
+    'StructureSetData',
+    'get_structures',
+    'open_ensemble',
+)

@@ -11,6 +11,8 @@ from aiida.orm import ArrayData, StructureData
 from aiida.orm.pydantic import OrmMetadataField
 from ase import Atoms
 
+from aiida_oodal.engine.errors import OodalError
+from aiida_oodal.engine.ood.stream import Failure, StructureStream
 from aiida_oodal.engine.structures import StructureSet
 
 
@@ -51,6 +53,24 @@ class StructureSetData(ArrayData):
         :param index: which frames, as ASE writes it.
         """
         return cls(_with_reference_names(atoms) for atoms in ase.io.iread(path, index=index))
+
+    @classmethod
+    def read(cls, path: Path | str) -> tuple[StructureSetData, list[dict[str, Any]]]:
+        """Read a structure set (``.npz``) or extended XYZ, also compressed, and leave out what cannot be read.
+
+        :return: the node, and for each structure that is left out its position, line and the reason.
+        :raises OodalError: if no structure can be read.
+        """
+        frames, failures = [], []
+        for item in StructureStream(Path(path)):
+            if isinstance(item, Failure):
+                failures.append(item.as_dict())
+            else:
+                frames.append(_with_reference_names(item.atoms))
+        if not frames:
+            reason = failures[0]['message'] if failures else 'it is empty'
+            raise OodalError(f'{path}: no structure can be read: {reason}')
+        return cls(frames), failures
 
     @property
     def n_structures(self) -> int:

@@ -268,7 +268,8 @@ class CampaignWorkChain(WorkChain):
             return self._stop_learning(
                 'no frame on disk has its largest gamma between gamma_select and gamma_ceiling, or no cluster of such '
                 'a frame was accepted (see the `carving` outputs of the walkers). Evaluate gamma more often '
-                '(gamma_every), heat from a lower temperature, begin with more varied structures, or raise gamma_ceiling.'
+                '(gamma_every), heat from a lower temperature, begin with more varied structures, or raise '
+                'gamma_ceiling.'
             )
         selection = select_clusters(
             potential=self.ctx.potential,

@@ -1,0 +1,108 @@
+"""The daemon, its workers and its broker: whether they are alive, and connected with each other."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from .daemon import BrokerState, find_daemon_processes, look_at_broker
+
+#: Share of the workers' slots above which new processes will soon have to wait.
+_FULL = 0.9
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one look found.
+
+    :param cure: the command that mends it, where it is broken.
+    :param fixable: whether ``doctor --fix`` is that command.
+    """
+
+    name: str
+    ok: bool
+    text: str
+    cure: str | None = None
+    fixable: bool = False
+
+    def __str__(self) -> str:
+        """Return the line, and below it the cure of what is broken."""
+        line = f'{"ok " if self.ok else "BAD"} {self.name:<10} {self.text}'
+        return line if self.ok or self.cure is None else f'{line}\n    mend it: {self.cure}'
+
+
+def check_daemon(patience: float = 6.0) -> Iterator[Finding]:
+    """Look at broker, daemon, workers and processes of the loaded profile.
+
+    :param patience: seconds that workers may take to connect; the ZeroMQ broker tells its state every 5 s.
+    """
+    from aiida.manage.configuration import get_profile
+
+    again = f'aiida-oodal doctor --fix -p {get_profile().name}'
+    # AiiDA's own answer is that there is a file with a pid: after `kill -9` there is one, too.
+    commands = {process.pid: process.info['cmdline'] for process in find_daemon_processes()}
+    if not any('start-circus' in words for words in commands.values()):
+        text = 'is not running'
+        if commands:
+            text = f'is dead, and left the processes {", ".join(map(str, sorted(commands)))} behind'
+        yield Finding('daemon', False, text, again, fixable=True)
+        yield from _check_processes(0)
+        return
+    workers = sum('worker' in words for words in commands.values())
+    yield Finding('daemon', workers > 0, f'runs with {workers} workers', again, fixable=True)
+    yield _check_broker(workers, patience, again)
+    yield from _check_processes(workers)
+
+
+def _check_broker(workers: int, patience: float, again: str) -> Finding:
+    """Tell whether the broker is there and all workers listen to it."""
+    end = time.monotonic() + patience
+    state = look_at_broker()
+    if state is None:
+        return _check_rabbitmq()
+    while (not state.alive or state.workers < workers) and time.monotonic() < end:
+        time.sleep(0.5)
+        state = look_at_broker() or BrokerState(alive=False)
+    if not state.alive:
+        return Finding('broker', False, 'ZeroMQ is dead', again, fixable=True)
+    tasks = f'{state.pending} tasks wait, {state.processing} in hand'
+    if state.workers < workers:
+        text = (
+            f'ZeroMQ runs, but only {state.workers} of {workers} workers listen to it ({tasks}): it died and came back'
+        )
+        return Finding('broker', False, text, again, fixable=True)
+    return Finding('broker', True, f'ZeroMQ runs, {workers} workers listen to it ({tasks})')
+
+
+def _check_rabbitmq() -> Finding:
+    from aiida.manage import get_manager
+
+    broker = get_manager().get_broker()
+    if broker is None:
+        return Finding('broker', False, 'the profile has none', 'aiida-oodal setup profile')
+    try:
+        broker.get_communicator()
+    except Exception as error:  # whatever the client library raises
+        return Finding('broker', False, f'{broker} does not answer: {error}', 'systemctl restart rabbitmq-server')
+    return Finding('broker', True, str(broker))
+
+
+def _check_processes(workers: int) -> Iterator[Finding]:
+    """Count what runs, and name what was paused because it failed again and again."""
+    from aiida.manage.configuration import get_config_option
+    from aiida.orm import ProcessNode, QueryBuilder
+
+    active = {'attributes.process_state': {'in': ['created', 'waiting', 'running']}}
+    count = QueryBuilder().append(ProcessNode, filters=active).count()
+    slots = workers * get_config_option('daemon.worker_process_slots')
+    if workers and count > _FULL * slots:
+        text = f'{count} are active, {workers} workers take {slots} at a time: parents that wait may hold all of them'
+        yield Finding('processes', False, text, f'verdi daemon incr {1 + count // max(slots // workers, 1)}')
+    else:
+        yield Finding('processes', True, f'{count} are active')
+    paused = QueryBuilder().append(ProcessNode, filters={'attributes.paused': True, **active})
+    for (node,) in paused.all():
+        text = f'{node.process_label}<{node.pk}> is paused: {node.process_status}'
+        cause = f'verdi process report {node.pk}; then verdi process play {node.pk}, or verdi process kill {node.pk}'
+        yield Finding('processes', False, text, cause)

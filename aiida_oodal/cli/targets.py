@@ -1,0 +1,233 @@
+"""The file that says what to screen: which ensembles, which reference sets, which targets."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, ClassVar
+
+import click
+import yaml
+from aiida import orm
+from aiida.common.exceptions import NotExistent
+from aiida.common.hashing import make_hash
+from pydantic import Field
+
+from aiida_oodal.data import LatentsData, MaceModelData, OodReferenceData, StructureSetData
+from aiida_oodal.engine.errors import OodalError
+from aiida_oodal.engine.ood.exchange import EmbeddingsName, read_embeddings
+from aiida_oodal.engine.settings import Settings
+
+_UUID = re.compile(r'[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}')
+_SEED = re.compile(r'(?<![a-zA-Z])w\d+(?!\d)')
+
+
+class EnsembleEntry(Settings):
+    """One ensemble and what it knows."""
+
+    TITLE: ClassVar[str] = 'ensemble'
+
+    models: str | list[str] | dict[str, str] | None = Field(
+        None, description='Pattern, list, or label -> file or UUID.'
+    )
+    reference: str | None = Field(None, description='Structures the models were trained on, or a fitted reference.')
+    heldout: str | None = Field(None, description='Like those, but not trained on: sets the thresholds.')
+    reference_embeddings: str | list[str] | None = Field(None, description='Files with `latent_scalars`.')
+    heldout_embeddings: str | list[str] | None = Field(None, description='Files with `latent_scalars`.')
+
+
+class TargetEntry(Settings):
+    """One set to score."""
+
+    TITLE: ClassVar[str] = 'target'
+
+    structures: str | None = Field(None, description='File or UUID; not needed where embeddings are given.')
+    embeddings: dict[str, str | list[str]] = Field({}, description='By ensemble: files with `latent_scalars`.')
+
+
+class ScreenFile(Settings):
+    """The whole file."""
+
+    TITLE: ClassVar[str] = 'screening'
+
+    ensembles: dict[str, EnsembleEntry]
+    targets: dict[str, TargetEntry]
+    latents: dict[str, Any] = Field({}, description='LatentsSettings.')
+    fit: dict[str, Any] = Field({}, description='ReferenceSettings.')
+    candidates: dict[str, Any] | None = Field(None, description='CandidateSettings.')
+    against: str | None = Field(None, description='The ensemble that chooses the candidates.')
+    atoms_per_job: int | None = Field(None, ge=1, description='Larger sets are sharded.')
+    options: dict[str, Any] = Field({}, description='Options of the jobs, as `metadata.options`.')
+
+
+def load_screen_file(path: Path) -> ScreenFile:
+    """Read a file of targets.
+
+    :raises OodalError: naming the file and the entry.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding='utf-8'))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise OodalError(f'{path} is not YAML: {error}') from error
+    if not isinstance(content, dict):
+        raise OodalError(f'{path} must have `ensembles` and `targets`, but holds {type(content).__name__}')
+    try:
+        return ScreenFile.load(content)
+    except OodalError as error:
+        raise OodalError(f'{path}: {error}') from error
+
+
+class ScreenInputs:
+    """Make the inputs of a :class:`~aiida_oodal.workchains.screen.ScreenWorkChain` out of a file of targets.
+
+    Nodes of equal content are stored once: running the same file again makes none.
+
+    :param path: the file; paths in it are relative to its folder.
+    :param say: told what was read.
+    """
+
+    def __init__(self, path: Path, say: Callable[[str], None] = click.echo) -> None:
+        self.content = load_screen_file(path)
+        self._path, self._folder, self._say = path, path.parent, say
+
+    def build(self) -> dict[str, Any]:
+        """Return ``ensembles``, ``targets`` and the settings, all but the engine's code and the computer.
+
+        :raises OodalError: naming entry and file.
+        """
+        content = self.content
+        inputs: dict[str, Any] = {
+            'ensembles': {name: self._ensemble(name, entry) for name, entry in content.ensembles.items()},
+            'targets': {name: self._target(name, entry) for name, entry in content.targets.items()},
+            'reference': orm.Dict(content.fit),
+        }
+        if content.candidates is not None:
+            inputs['candidates'] = orm.Dict(content.candidates)
+        if content.against is not None:
+            inputs['against'] = orm.Str(content.against)
+        if content.atoms_per_job is not None:
+            inputs['atoms_per_job'] = orm.Int(content.atoms_per_job)
+        return inputs
+
+    def _ensemble(self, name: str, entry: EnsembleEntry) -> dict[str, Any]:
+        where = f'{self._path}: ensemble {name!r}'
+        ensemble: dict[str, Any] = {}
+        if entry.models is not None:
+            models = self._label_models(entry.models, where)
+            ensemble['models'] = {label: self._model(text, f'{where}, model {label}') for label, text in models.items()}
+        for kind in ('reference', 'heldout'):
+            if (text := getattr(entry, kind)) is not None:
+                ensemble[kind] = self._structures(text, f'{where}, {kind}')
+            if (texts := getattr(entry, f'{kind}_embeddings')) is not None:
+                structures, latents = self._embeddings(texts, f'{where}, {kind}_embeddings')
+                ensemble[f'{kind}_latents'] = latents
+                ensemble.setdefault(kind, structures)
+        return ensemble
+
+    def _target(self, name: str, entry: TargetEntry) -> dict[str, Any]:
+        where = f'{self._path}: target {name!r}'
+        target: dict[str, Any] = {}
+        if entry.structures is not None:
+            target['structures'] = self._structures(entry.structures, f'{where}, structures')
+        for ensemble, texts in entry.embeddings.items():
+            structures, latents = self._embeddings(texts, f'{where}, embeddings under {ensemble}')
+            target.setdefault('structures', structures)
+            if not _same_atoms(target['structures'], structures):
+                raise OodalError(f'{where}: the embeddings under {ensemble} are of other structures')
+            target.setdefault('latents', {})[ensemble] = latents
+        if not target:
+            raise OodalError(f'{where}: give `structures` or `embeddings`')
+        return target
+
+    def _label_models(self, models: str | list[str] | dict[str, str], where: str) -> dict[str, str]:
+        """Return files by label: that in their name (w1), else by their order."""
+        if isinstance(models, dict):
+            return models
+        files = self._expand(models, where)
+        labels = [found[-1] if (found := _SEED.findall(Path(file).stem)) else None for file in files]
+        if None in labels or len(set(labels)) < len(labels):
+            labels = [f'w{index}' for index in range(1, len(files) + 1)]
+        return {str(label): file for label, file in zip(labels, files, strict=True)}
+
+    def _expand(self, patterns: str | Sequence[str], where: str) -> list[str]:
+        """Return the files that patterns match, sorted; UUIDs stay as they are."""
+        found: list[str] = []
+        for pattern in [patterns] if isinstance(patterns, str) else patterns:
+            if _UUID.fullmatch(pattern):
+                found.append(pattern)
+                continue
+            base = Path(pattern)
+            folder = Path(base.anchor) if base.is_absolute() else self._folder
+            matches = sorted(folder.glob(str(base.relative_to(base.anchor) if base.is_absolute() else base)))
+            if not matches:
+                raise OodalError(f'{where}: no file matches {pattern} in {folder.resolve()}')
+            found += [str(match) for match in matches]
+        return found
+
+    def _model(self, text: str, where: str) -> Any:
+        if _UUID.fullmatch(text):
+            return _load(text, MaceModelData, where)
+        (path,) = self._expand(text, where)
+        return _store_once(MaceModelData(Path(path)))
+
+    def _structures(self, text: str, where: str) -> Any:
+        if _UUID.fullmatch(text):
+            return _load(text, (StructureSetData, OodReferenceData), where)
+        files = self._expand(text, where)
+        if len(files) > 1:
+            raise OodalError(f'{where}: {text} matches {len(files)} files; give one')
+        node, failures = StructureSetData.read(Path(files[0]))
+        self._say(f'{files[0]}: {node.n_structures} structures, {node.n_atoms} atoms')
+        for failure in failures[:5]:
+            self._say(f'  structure {failure["structure"]} is left out: {failure["message"]}')
+        if len(failures) > 5:
+            self._say(f'  and {len(failures) - 5} more are left out')
+        return _store_once(node)
+
+    def _embeddings(self, texts: str | list[str], where: str) -> tuple[StructureSetData, dict[str, LatentsData]]:
+        """Import files of embeddings, one a model, of the same structures."""
+        latents: dict[str, LatentsData] = {}
+        first: StructureSetData | None = None
+        for file in self._expand(texts, where):
+            name = EmbeddingsName.parse(Path(file))
+            with TemporaryDirectory() as folder:
+                content = read_embeddings(Path(file), Path(folder), name.label)
+                node = LatentsData.from_folder(Path(folder), name.label, {'elements': content.symbols})
+            structures = StructureSetData(content)
+            if first is not None and not _same_atoms(first, structures):
+                raise OodalError(f'{where}: {file} is of other structures than the file of the first model')
+            first = first or structures
+            latents[name.label] = _store_once(node)
+            self._say(f'{file}: {content.n_atoms} x {node.get_shape("latents")[1]} latents of {name.label}')
+        assert first is not None  # patterns match at least one file
+        return _store_once(first), latents
+
+
+def _same_atoms(left: StructureSetData, right: StructureSetData) -> bool:
+    mine, theirs = left.get_array('numbers'), right.get_array('numbers')
+    return bool(mine.shape == theirs.shape and (mine == theirs).all())
+
+
+def _load(uuid: str, kinds: Any, where: str) -> Any:
+    """Load a node of one of these kinds."""
+    try:
+        node = orm.load_node(uuid)
+    except NotExistent as error:
+        raise OodalError(f'{where}: there is no node {uuid} in this profile') from error
+    if not isinstance(node, kinds):
+        raise OodalError(f'{where}: {node} is of another kind')
+    return node
+
+
+def _store_once(node: Any) -> Any:
+    """Return a stored node of the same content if there is one, else store this."""
+    if node.is_stored:
+        return node
+    same = orm.QueryBuilder().append(
+        type(node),
+        filters={'extras._aiida_hash': make_hash(node.base.caching.get_objects_to_hash())},
+        subclassing=False,
+    )
+    return same.first(flat=True) or node.store()

@@ -1,0 +1,99 @@
+import numpy as np
+import pytest
+from aiida.orm import Dict, QueryBuilder, load_computer
+
+from aiida_oodal.calculations.engine_code import get_engine_code
+from aiida_oodal.data import LatentsData, MaceModelData, OodScoresData, StructureSetData
+from aiida_oodal.workchains.screen import ScreenWorkChain
+
+pytestmark = pytest.mark.slow
+
+
+def test_hot_structures_are_found_and_the_farthest_become_candidates(screening):
+    assert screening.is_finished_ok, screening.exit_message
+    scores = screening.outputs.scores['hot']['T1'].get_scores()
+    heldout = screening.outputs.scores['heldout']['T1'].get_scores()
+    assert scores.of('aligned_variance').min() > heldout.of('aligned_variance').max()
+    assert {'force_std', 'predicted_error', 'energy_std'} <= set(scores.metrics)
+    candidates = screening.outputs.candidates['hot']
+    assert candidates.n_structures == 3
+    decisions = screening.outputs.decisions['hot'].get_dict()
+    assert [entry['structure'] for entry in decisions['taken']] == [atoms.info['set_index'] for atoms in candidates]
+    target = screening.inputs.targets['hot']['structures'].get_set()
+    for atoms in candidates:
+        np.testing.assert_array_equal(atoms.positions, target[atoms.info['set_index']].positions)
+        assert 'REF_forces' in atoms.arrays
+
+
+def test_the_reference_set_was_sharded_and_joined(screening):
+    calls = {link.link_label for link in screening.base.links.get_outgoing().all()}
+    assert {'embed_T1_reference_0', 'embed_T1_reference_24', 'embed_T1_heldout_0', 'embed_T1_hot_0'} <= calls
+    reference = screening.outputs.references['T1'].get_reference()
+    assert reference.n_structures == screening.inputs.ensembles['T1']['reference'].n_structures
+
+
+def test_one_query_leads_from_scores_to_the_models_that_were_asked(screening):
+    query = QueryBuilder()
+    query.append(OodScoresData, filters={'uuid': screening.outputs.scores['hot']['T1'].uuid}, tag='scores')
+    query.append(LatentsData, with_descendants='scores', tag='latents')
+    query.append(MaceModelData, with_descendants='latents', project='uuid')
+    models = {uuid for (uuid,) in query.all()}
+    assert models == {node.uuid for node in screening.inputs.ensembles['T1']['models'].values()}
+
+
+def test_a_fitted_reference_and_latents_that_are_there_are_used_again(screening):
+    from aiida.engine import run_get_node
+
+    latents = {
+        link.link_label: link.node
+        for link in screening.outputs.scores['hot']['T1'].creator.base.links.get_incoming(node_class=LatentsData).all()
+    }
+    inputs = {
+        'ensembles': {'T1': {'reference': screening.outputs.references['T1']}},
+        'targets': {'again': {'structures': screening.inputs.targets['hot']['structures'], 'latents': {'T1': latents}}},
+    }
+    outputs, node = run_get_node(ScreenWorkChain, **inputs, candidates=Dict({'n': 2}))
+    assert node.is_finished_ok, node.exit_message
+    before = screening.outputs.scores['hot']['T1'].get_scores()
+    after = outputs['scores']['again']['T1'].get_scores()
+    for metric in before.metrics:
+        np.testing.assert_array_equal(after.of(metric), before.of(metric))
+
+
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        ({'ensembles': {}}, 'give at least one ensemble'),
+        ({'targets': {}}, 'give at least one target'),
+        ({'against': 'T9'}, "against = 'T9' is no ensemble; there is T1"),
+        ({'candidates': {'method': 'kmeans'}}, 'say which structures to take'),
+        ({'reference': {'metrics': ['entropy']}}, 'metrics'),
+        ({'embed': None}, 'give `embed.code`, the engine'),
+    ],
+)
+def test_what_cannot_end_is_refused_at_submission(screening, change, message):
+    from aiida.engine import run
+
+    ensemble = screening.inputs.ensembles['T1']
+    inputs = {
+        'ensembles': {'T1': {'models': ensemble['models'], 'reference': ensemble['reference']}},
+        'targets': {'hot': {'structures': screening.inputs.targets['hot']['structures']}},
+        'embed': {'code': get_engine_code(), 'metadata': {'computer': load_computer('localhost')}},
+    }
+    with pytest.raises(ValueError, match=message):
+        run(ScreenWorkChain, **{name: value for name, value in (inputs | change).items() if value is not None})
+
+
+def test_too_small_a_reference_set_is_explained(screening):
+    from aiida.engine import run_get_node
+
+    models = screening.inputs.ensembles['T1']['models']
+    few = StructureSetData(list(screening.inputs.ensembles['T1']['reference'])[:2])
+    inputs = {
+        'ensembles': {'T1': {'models': models, 'reference': few}},
+        'targets': {'few': {'structures': few}},
+        'embed': {'code': get_engine_code(), 'metadata': {'computer': load_computer('localhost')}},
+    }
+    node = run_get_node(ScreenWorkChain, **inputs)[1]
+    assert node.exit_status == 402
+    assert 'fitting the reference of T1 failed' in node.exit_message
