@@ -8,39 +8,43 @@ from typing import Any
 
 import numpy as np
 from aiida import orm
+from aiida.common import LinkType
 from aiida.common.datastructures import CalcInfo
 from aiida.common.folders import Folder
 from aiida.engine import CalcJobProcessSpec, ExitCode
 
-from aiida_oodal.data import AcePotentialData, StructureSetData, get_structures
+from aiida_oodal.data import StructureSetData, get_structures
 from aiida_oodal.engine.__main__ import ERROR_FILE
-from aiida_oodal.engine.errors import OodalError
 from aiida_oodal.engine.md.dump import Frame, iterate_frames
 from aiida_oodal.engine.md.log import read_log
-from aiida_oodal.engine.md.script import lammps_rotation, render_input, turn_back, write_structure
-from aiida_oodal.engine.md.settings import MdSettings, check_structure
+from aiida_oodal.engine.md.script import FINAL_RESTART, lammps_rotation, render_input, turn_back, write_structure
+from aiida_oodal.engine.md.settings import MdSettings
 from aiida_oodal.engine.md.verdict import Outcome, Verdict, judge
 
 from .engine_job import EngineCalculation, EngineParser, require_file
+from .md_forces import define_sources, get_source, validate_source
 
 
 class MdCalculation(EngineCalculation):
-    """LAMMPS MD that halts where the potential no longer knows what it does; a halt is a success."""
+    """LAMMPS MD that halts where the potential no longer knows what it does; a halt is a success.
+
+    With the engine's code LAMMPS is a library and Python gives forces; with any other the code is LAMMPS itself.
+    """
 
     COMMAND = 'md'
+    OUTPUT_FILE = 'md.out'
     INPUT_FILE = 'md.in'
     STRUCTURE_FILE = 'structure.data'
     LOG_FILE = 'log.lammps'
     SNAPSHOTS_FILE = 'snapshots.dump'
     FINAL_FILE = 'final.dump'
-    RESTART_FILE = 'final.restart'
     INITIAL_RESTART_FILE = 'initial.restart'
 
     @classmethod
     def define(cls, spec: CalcJobProcessSpec) -> None:
         """Define inputs, outputs, exit codes."""
         super().define(spec)
-        spec.input('potential', valid_type=AcePotentialData, help='The potential that drives MD and grades itself.')
+        define_sources(spec)
         spec.input(
             'structure',
             valid_type=(StructureSetData, orm.StructureData),
@@ -57,11 +61,27 @@ class MdCalculation(EngineCalculation):
             'parent_folder',
             valid_type=orm.RemoteData,
             required=False,
-            help='Folder of an earlier run of the same settings; MD goes on from its `final.restart`.',
+            help='Folder of an earlier run of the same settings; MD goes on from its `restart_file`.',
+        )
+        spec.input(
+            'restart_file',
+            valid_type=orm.Str,
+            serializer=orm.to_aiida_type,
+            default=lambda: orm.Str(FINAL_RESTART),
+            help='Name of the restart file in `parent_folder`, as `restart_file` of the results of that run.',
+        )
+        spec.input(
+            'run_to',
+            valid_type=orm.Int,
+            serializer=orm.to_aiida_type,
+            required=False,
+            help='Step at which this run ends, before `steps` of the settings if it is a segment of a longer run.',
         )
         spec.inputs['metadata']['options']['parser_name'].default = 'oodal.md'
         previous = spec.inputs.validator
-        spec.inputs.validator = lambda inputs, context: previous(inputs, context) or _validate_structure(inputs)
+        spec.inputs.validator = lambda inputs, ports: (
+            previous(inputs, ports) or _validate_run_to(inputs) or validate_source(inputs, ports)
+        )
 
         spec.output('results', valid_type=orm.Dict, help='The verdict: outcome, last step, largest gamma, message.')
         spec.output(
@@ -74,7 +94,8 @@ class MdCalculation(EngineCalculation):
             'snapshots',
             valid_type=StructureSetData,
             required=False,
-            help='Frames whose largest gamma passed gamma_select, the one to learn from last; `gamma` shape (n_atoms,).',
+            help='Frames whose largest gamma passed gamma_select, the one to learn from last, with `gamma` of shape '
+            '(n_atoms,); of pair lines, which have no gamma, all sampled frames.',
         )
         spec.output('final', valid_type=StructureSetData, required=False, help='The last frame, with velocities.')
 
@@ -86,45 +107,48 @@ class MdCalculation(EngineCalculation):
 
     def prepare_for_submission(self, folder: Folder) -> CalcInfo:
         """Write the LAMMPS input, the structure and the job file."""
-        settings = MdSettings.load(self.inputs.settings.get_dict())
-        potential = self.inputs.potential
+        settings = self._settings()
+        source = get_source(self.inputs)
         structure = get_structures(self.inputs.structure)[0]
         restart = 'parent_folder' in self.inputs
         script = render_input(
             settings,
-            forces='embedded',
-            elements=potential.elements,
-            cutoff=potential.cutoff,
+            forces=source.forces,
+            elements=source.elements,
+            cutoff=source.cutoff,
             restart=restart,
             has_velocities=structure.has('momenta'),
             pbc=structure.pbc,
+            lines=source.lines,
+            run_to=self.inputs.run_to.value if 'run_to' in self.inputs else None,
         )
         with folder.open(self.INPUT_FILE, 'w', encoding='utf-8') as handle:
             handle.write(script)
         with folder.open(self.STRUCTURE_FILE, 'w', encoding='utf-8') as handle:
-            handle.write(write_structure(structure, potential.elements))
-        job = {
-            'input': self.INPUT_FILE,
-            'potential': {
-                'kind': 'ace',
-                'yaml': AcePotentialData.BASIS,
-                'active_set': AcePotentialData.ACTIVE_SET,
-                'elements': potential.elements,
-            },
-        }
+            handle.write(write_structure(structure, source.elements, settings.units))
         calc_info = self.write_job(
             folder,
-            job,
-            copies=[(potential.uuid, name, name) for name in (AcePotentialData.BASIS, AcePotentialData.ACTIVE_SET)],
+            {'input': self.INPUT_FILE, 'potential': source.job},
+            copies=source.copies,
             retrieve=[self.LOG_FILE],
             retrieve_temporary=[self.LOG_FILE, self.SNAPSHOTS_FILE, self.FINAL_FILE, ERROR_FILE],
         )
-        calc_info.provenance_exclude_list.append(self.STRUCTURE_FILE)
+        if source.forces != 'embedded':
+            calc_info.codes_info[0].cmdline_params = ['-in', self.INPUT_FILE, '-log', self.LOG_FILE, '-nocite']
+        calc_info.provenance_exclude_list += [self.STRUCTURE_FILE, *source.write_files(Path(folder.abspath))]
         if restart:
             parent = self.inputs.parent_folder
-            source = f'{parent.get_remote_path()}/{self.RESTART_FILE}'
-            calc_info.remote_copy_list = [(parent.computer.uuid, source, self.INITIAL_RESTART_FILE)]
+            file = f'{parent.get_remote_path()}/{self.inputs.restart_file.value}'
+            calc_info.remote_copy_list = [(parent.computer.uuid, file, self.INITIAL_RESTART_FILE)]
         return calc_info
+
+    def _settings(self) -> MdSettings:
+        """Return the settings; where the job has a limit of time, LAMMPS stops before it and writes what is needed."""
+        settings = MdSettings.load(self.inputs.settings.get_dict())
+        limit = self.options.get('max_wallclock_seconds')
+        if settings.walltime_s is not None or limit is None:
+            return settings
+        return settings.model_copy(update={'walltime_s': max(limit - max(limit // 20, 60), limit // 2, 1)})
 
 
 class MdParser(EngineParser):
@@ -140,17 +164,21 @@ class MdParser(EngineParser):
     def parse_outputs(self, temporary: Path) -> ExitCode | None:
         """Attach verdict, series and frames."""
         require_file(temporary / MdCalculation.LOG_FILE)
-        settings = MdSettings.load(self.node.inputs.settings.get_dict())
+        inputs = self.node.base.links.get_incoming(link_type=LinkType.INPUT_CALC).nested()
+        settings = MdSettings.load(inputs['settings'].get_dict())
+        source = get_source(inputs)
         verdict = judge(
             temporary,
-            target_step=settings.steps,
+            target_step=inputs['run_to'].value if 'run_to' in inputs else settings.steps,
             gamma_select=settings.gamma_select,
             gamma_break=settings.gamma_break,
             gamma_ceiling=settings.gamma_ceiling,
+            restart_every=settings.restart_every,
+            watched=source.forces != 'lines',
         )
         self.out('results', orm.Dict(_plain(dataclasses.asdict(verdict))))
         self.attach_series(temporary / MdCalculation.LOG_FILE)
-        self.attach_frames(temporary, settings.gamma_select, verdict)
+        self.attach_frames(temporary, settings, source.elements, verdict)
         return self._exit_code(verdict)
 
     def attach_series(self, path: Path) -> None:
@@ -159,18 +187,31 @@ class MdParser(EngineParser):
         names = {name: name.removeprefix('v_').lower() for name in series}
         self.out('series', orm.ArrayData({names[name]: np.asarray(values) for name, values in series.items()}))
 
-    def attach_frames(self, temporary: Path, gamma_select: float, verdict: Verdict) -> None:
-        """Attach the snapshots over the threshold, up to the one to learn from, and the last frame."""
+    def attach_frames(self, temporary: Path, settings: MdSettings, elements: list[str], verdict: Verdict) -> None:
+        """Attach the snapshots over the threshold (all of them without gamma), and the last frame.
+
+        What came after the frame to learn from, or is not physical, is left out.
+        """
         frames: dict[int, Frame] = {}
         for name in (MdCalculation.SNAPSHOTS_FILE, MdCalculation.FINAL_FILE):
             if (temporary / name).is_file():
                 frames.update({frame.step: frame for frame in iterate_frames(temporary / name)})
         rotation = lammps_rotation(get_structures(self.node.inputs.structure)[0].cell.array)
-        elements = self.node.inputs.potential.elements
-        atoms = [turn_back(frames[step].to_atoms(elements), rotation) for step in sorted(frames)]
-        end = atoms[-1].info['step'] if verdict.candidate_step is None and atoms else verdict.candidate_step
+        atoms = [
+            turn_back(frames[step].to_atoms(elements, lammps_units=settings.units), rotation) for step in sorted(frames)
+        ]
+        lost = verdict.outcome in (Outcome.LOST_ATOMS, Outcome.EXPLODED)
+        end = verdict.last_valid_step if lost else verdict.last_step
+        end = end if verdict.candidate_step is None else verdict.candidate_step
         snapshots = [
-            frame for frame in atoms if frame.arrays['gamma'].max() > gamma_select and frame.info['step'] <= end
+            frame
+            for frame in atoms
+            if end is not None
+            and frame.info['step'] <= end
+            and (
+                'gamma' not in frame.arrays
+                or settings.gamma_select < frame.arrays['gamma'].max() <= settings.gamma_ceiling
+            )
         ]
         if snapshots:
             self.out('snapshots', StructureSetData(snapshots))
@@ -202,19 +243,9 @@ def _validate_settings(node: orm.Dict, _: Any) -> str | None:
     return MdSettings.check(node.get_dict())
 
 
-def _validate_structure(inputs: Any) -> str | None:
-    """Refuse what the potential cannot run, at submission."""
-    if not {'structure', 'settings', 'potential'} <= set(inputs):
+def _validate_run_to(inputs: Any) -> str | None:
+    """Refuse a segment that ends beyond its run."""
+    if not {'run_to', 'settings'} <= set(inputs):
         return None
-    potential = inputs['potential']
-    try:
-        check_structure(
-            MdSettings.load(inputs['settings'].get_dict()),
-            get_structures(inputs['structure'])[0],
-            potential.elements,
-            potential.cutoff,
-            forces='embedded',
-        )
-    except OodalError as error:
-        return str(error)
-    return None
+    run_to, steps = inputs['run_to'].value, MdSettings.load(inputs['settings'].get_dict()).steps
+    return None if 0 < run_to <= steps else f'run_to = {run_to} must lie in 1 ... steps = {steps}'

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from aiida import orm
 from aiida.common import AttributeDict
 from aiida.engine import BaseRestartWorkChain, ProcessHandlerReport, process_handler, while_
 from aiida.engine.processes.workchains.workchain import WorkChainSpec
-from aiida.orm import CalcJobNode
 
+from aiida_oodal.calculations.join_md_runs import join_md_runs
 from aiida_oodal.calculations.md import MdCalculation
+
+_CODES = MdCalculation.exit_codes
+#: Outputs of runs that go on from one another, which :func:`join_md_runs` makes one of.
+_JOINED = ('results', 'series', 'snapshots')
 
 
 class MdBaseWorkChain(BaseRestartWorkChain):
-    """Run :class:`MdCalculation` to a verdict about the potential, whatever happens to the machine."""
+    """Run :class:`MdCalculation` to a verdict about the potential, whatever happens to the machine.
+
+    Runs that went on from one another come out as one: ``results``, ``series`` and ``snapshots`` count every step once.
+    """
 
     _process_class = MdCalculation
 
@@ -38,35 +48,58 @@ class MdBaseWorkChain(BaseRestartWorkChain):
         super().setup()
         self.ctx.inputs = AttributeDict(self.exposed_inputs(MdCalculation, 'md'))
 
-    @process_handler(priority=500, exit_codes=[MdCalculation.exit_codes.ERROR_WALLTIME])
-    def continue_after_walltime(self, calculation: CalcJobNode) -> ProcessHandlerReport:
-        """Go on from the restart file that the run left when its time was over."""
-        self.ctx.inputs.parent_folder = calculation.outputs.remote_folder
-        self.report(f'MdCalculation<{calculation.pk}> ran out of walltime: going on from its restart file')
-        return ProcessHandlerReport(True)
-
-    @process_handler(priority=400, exit_codes=[MdCalculation.exit_codes.ERROR_KILLED])
-    def repeat_after_kill(self, calculation: CalcJobNode) -> ProcessHandlerReport:
-        """Run again what something outside (a lost node, a signal) cut short."""
-        self.report(f'MdCalculation<{calculation.pk}> was killed from outside: running it again')
-        return ProcessHandlerReport(True)
+    def get_outputs(self, node: orm.CalcJobNode) -> dict[str, Any]:
+        """Return the outputs of the last run, joined with those of the runs before it."""
+        outputs = dict(super().get_outputs(node))
+        runs = [
+            run for run in self.ctx.children if 'series' in run.outputs and len(run.outputs.series.get_array('step'))
+        ]
+        if len(runs) > 1:
+            # sorted by name, and there may be more than ten
+            parts = {f'run_{number:04d}': _joined_outputs(run) for number, run in enumerate(runs)}
+            outputs |= dict(join_md_runs(**parts, metadata={'call_link_label': 'join_md_runs'}))
+        return outputs
 
     @process_handler(
-        priority=300,
-        exit_codes=[MdCalculation.exit_codes.ERROR_LOST_ATOMS, MdCalculation.exit_codes.ERROR_EXPLODED],
+        priority=500,
+        exit_codes=[
+            _CODES.ERROR_WALLTIME,
+            _CODES.ERROR_KILLED,
+            _CODES.ERROR_SCHEDULER_OUT_OF_WALLTIME,
+            _CODES.ERROR_SCHEDULER_NODE_FAILURE,
+            _CODES.ERROR_CANCELLED,
+        ],
     )
-    def keep_lost_trajectory(self, calculation: CalcJobNode) -> ProcessHandlerReport:
+    def go_on(self, calculation: orm.CalcJobNode) -> ProcessHandlerReport:
+        """Go on from the restart file that the run left; without one begin again where it began."""
+        results = calculation.outputs.results.get_dict() if 'results' in calculation.outputs else {}
+        why = f'MdCalculation<{calculation.pk}> was ended from outside ({calculation.process_label} exit code '
+        why += f'{calculation.exit_status})'
+        if results.get('restart_file') is None:
+            self.report(f'{why} and left no restart file: running it again')
+            return ProcessHandlerReport(True)
+        self.ctx.inputs.parent_folder = calculation.outputs.remote_folder
+        self.ctx.inputs.restart_file = orm.Str(results['restart_file'])
+        self.report(f'{why}: going on from {results["restart_file"]}, step {results["restart_step"]}')
+        return ProcessHandlerReport(True)
+
+    @process_handler(priority=300, exit_codes=[_CODES.ERROR_LOST_ATOMS, _CODES.ERROR_EXPLODED])
+    def keep_lost_trajectory(self, calculation: orm.CalcJobNode) -> ProcessHandlerReport:
         """Hand on what was read before the atoms flew apart: repeating it would end the same way."""
-        self.out_many(self.exposed_outputs(calculation, MdCalculation))
+        self._attach_outputs(calculation)
         return ProcessHandlerReport(
             True, self.exit_codes.ERROR_TRAJECTORY_LOST.format(message=calculation.exit_message)
         )
 
     @process_handler(priority=200)
-    def give_up(self, calculation: CalcJobNode) -> ProcessHandlerReport | None:
+    def give_up(self, calculation: orm.CalcJobNode) -> ProcessHandlerReport | None:
         """Say why in this process too: its exit message is what a user sees first."""
         if calculation.is_finished_ok:
             return None
         return ProcessHandlerReport(
             True, self.exit_codes.ERROR_MD_UNUSABLE.format(message=calculation.exit_message, pk=calculation.pk)
         )
+
+
+def _joined_outputs(run: orm.CalcJobNode) -> dict[str, Any]:
+    return {name: run.outputs[name] for name in _JOINED if name in run.outputs}

@@ -1,14 +1,14 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 from aiida.orm import Dict
+from ase import Atoms
+from ase.io import read
 
 from aiida_oodal.calculations.extract_clusters import extract_clusters
 from aiida_oodal.calculations.select_clusters import select_clusters
 from aiida_oodal.data import StructureSetData
-from ase import Atoms
-from ase.io import read
-
-from pathlib import Path
 
 FRAME = Path(__file__).parents[1] / 'data' / 'ace-al' / 'native_snapshot' / 'snap.dump'
 

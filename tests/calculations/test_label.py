@@ -24,9 +24,7 @@ def run(engine_code, localhost, **inputs):
 
 def test_labels_are_those_of_the_calculator(engine_code, localhost):
     frames = make_structures('Al', 'Cu')
-    outputs, node = run(
-        engine_code, localhost, structures=StructureSetData(frames), reference=Dict(REFERENCE)
-    )
+    outputs, node = run(engine_code, localhost, structures=StructureSetData(frames), reference=Dict(REFERENCE))
     assert node.is_finished_ok, node.exit_message
     for atoms, labelled in zip(frames, outputs['labels'], strict=True):
         atoms.calc = EMT(asap_cutoff=False)

@@ -185,6 +185,12 @@ class LammpsDriver:
 
     def _answer(self, step: int, n_local: int, f: NDArray[np.float64]) -> None:
         lammps = self.lammps
+        if n_local != (n_atoms := int(lammps.get_natoms())):
+            # LAMMPS counts at its next line of thermo output; until then the forces would be those of other atoms
+            raise OodalError(
+                f'Lost atoms: original {n_atoms} current {n_local} at step {step}; use a shorter time step, or a '
+                'potential that knows where they went'
+            )
         n_all = n_local + lammps.extract_setting('nghost')
         setup = step != self.last_step + 1
         # LAMMPS counts its lists from each run's start, and not the one it makes there: look at the steps, too. Whether

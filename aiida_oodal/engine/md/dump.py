@@ -3,8 +3,8 @@
 Why an own reader: ``ase.io.read`` goes through the whole file for its last frame, and raises on every index of a file
 whose last frame was cut; ``lammpsio`` reads whole files to find their frames, raises at a cut, and has no place for
 columns that it does not know, gamma among them. Here the last frame is found by seeking backwards for its title, the
-n-th by a scan for titles alone, and blocks of lines are parsed as one stream of numbers
-(:mod:`~aiida_oodal.engine.md.lines`).
+n-th by a scan for titles alone, and blocks of lines are parsed by polars where it is installed, and as one stream of
+numbers where not (:mod:`~aiida_oodal.engine.md.rows`).
 
 The rules: a frame is there when all its lines are, each with its line end (a number that lost its last digits is still
 a number). A file that stops in mid-frame ends before that frame, and the reader says so. Anything else that does not
@@ -25,7 +25,8 @@ from numpy.typing import NDArray
 
 from aiida_oodal.engine.errors import OodalError
 from aiida_oodal.engine.md.frame import GAMMA_COLUMNS, Frame
-from aiida_oodal.engine.md.lines import CutError, DamagedError, Lines, is_cut, number_of_lines, open_stream, parse_rows
+from aiida_oodal.engine.md.lines import CutError, DamagedError, Lines, is_cut, number_of_lines, open_stream
+from aiida_oodal.engine.md.rows import parse_rows
 
 __all__ = (
     'GAMMA_COLUMNS',

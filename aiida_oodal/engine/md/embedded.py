@@ -24,8 +24,11 @@ LOG_FILE = 'log.lammps'
 def run_job(job: Mapping[str, Any], folder: Path) -> None:
     """Run one MD job in its folder.
 
-    ``job`` is ``{"input": "md.in", "potential": {"kind": "ace", "yaml": ..., "active_set": ..., "elements": [...]}}``,
-    with file names relative to ``folder`` and elements in the order of LAMMPS's types.
+    ``job`` is ``{"input": "md.in", "potential": {...}}``, with file names relative to ``folder`` and elements in the
+    order of LAMMPS's types. Potentials are ``{"kind": "ace", "yaml": ..., "active_set": ..., "elements": [...]}`` and
+    ``{"kind": "mace", "models": {"w1": ..., ...}, "reference": ..., "elements": [...]}``, the latter with ``settings``,
+    fields of :class:`~aiida_oodal.engine.md.ensemble_settings.EnsembleSettings`, where wanted. The script may name the
+    cutoff of the potential as ``${cutoff}``.
 
     :raises SystemExit: with :data:`EXIT_HALT` when gamma halted the run; all its files are written.
     :raises OodalError: LAMMPS's own error, unusable input, or a run that exploded.
@@ -39,6 +42,7 @@ def run_job(job: Mapping[str, Any], folder: Path) -> None:
         lammps = open_lammps('-log', LOG_FILE)
         try:
             driver = LammpsDriver(lammps, evaluator, _print_progress)
+            driver.command(f'variable cutoff string {evaluator.cutoff!r}')
             driver.run_script(script)
             halted = driver.max_gamma > float(lammps.extract_variable('gamma_break'))
         finally:
@@ -54,12 +58,24 @@ def make_evaluator(potential: Mapping[str, Any], folder: Path) -> ForceEvaluator
     :raises OodalError: an unknown kind, or files that are missing or do not fit together.
     """
     kind = _word(potential, 'kind')
+    elements = [str(element) for element in potential.get('elements', [])]
     if kind == 'ace':
         from aiida_oodal.engine.md.ace_forces import AceForces
 
-        elements = [str(element) for element in potential.get('elements', [])]
         return AceForces(folder / _word(potential, 'yaml'), folder / _word(potential, 'active_set'), elements)
-    raise OodalError(f'job: potential kind {kind!r} is unknown; there is: ace')
+    if kind == 'mace':
+        from aiida_oodal.engine.md.mace_forces import MaceForces, load_reference
+
+        models = potential.get('models')
+        if not isinstance(models, dict) or not models:
+            raise OodalError(f'job: models must name a file for each label, but is {models!r}')
+        return MaceForces(
+            {label: folder / _word(models, label) for label in models},
+            load_reference(folder / _word(potential, 'reference')),
+            elements,
+            **potential.get('settings', {}),
+        )
+    raise OodalError(f'job: potential kind {kind!r} is unknown; there are: ace, mace')
 
 
 def _word(values: Mapping[str, Any], key: str) -> str:

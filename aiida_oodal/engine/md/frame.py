@@ -109,10 +109,14 @@ class Frame:
     def _atomic_numbers(self, elements: Sequence[str] | None) -> NDArray[np.int64]:
         for name in ('element', 'type'):  # a type may be a label (dump_modify types labels)
             if name in self.columns and self.columns[name].dtype.kind == 'U':
-                symbols = np.unique(self.columns[name]).tolist()
+                column = self.columns[name]
                 numbers = np.zeros(len(self), np.int64)
-                for symbol, number in zip(symbols, self._known_numbers(symbols), strict=True):
-                    numbers[self.columns[name] == symbol] = number
+                left = np.ones(len(self), np.bool_)
+                while left.any():  # a handful of elements: much faster than to sort a million words
+                    symbol = str(column[left.argmax()])
+                    found = column == symbol
+                    numbers[found] = self._known_numbers([symbol])
+                    left &= ~found
                 return numbers
         if elements is None or 'type' not in self.columns:
             raise OodalError(

@@ -43,7 +43,7 @@ def render_input(
     *,
     forces: Forces,
     elements: Sequence[str],
-    cutoff: float,
+    cutoff: float | None = None,
     restart: bool = False,
     has_velocities: bool = False,
     pbc: Sequence[bool] = (True, True, True),
@@ -58,7 +58,8 @@ def render_input(
 
     :param forces: ``native``, ``embedded`` or ``lines``.
     :param elements: element of each LAMMPS type, in the order given to :func:`write_structure`.
-    :param cutoff: range of the potential [angstrom]; only embedded forces need it.
+    :param cutoff: range of the potential [angstrom], for embedded forces; None leaves it to who runs the script, as
+        ``${cutoff}``.
     :param restart: go on from ``initial.restart``; else start from ``structure.data``.
     :param has_velocities: the structure file has velocities; they are kept unless ``initial_temperature`` is set.
     :param pbc: periodicity of the structure; boundaries of open directions move with the atoms.
@@ -90,7 +91,7 @@ def render_input(
         forces=forces,
         lines=list(lines),
         elements=list(elements),
-        cutoff=_number(cutoff),
+        cutoff='${cutoff}' if cutoff is None else _number(cutoff),
         restart=restart,
         boundary=' '.join('p' if direction else 's' for direction in periodic),
         velocity=_velocity(settings, periodic) if new_velocities else None,

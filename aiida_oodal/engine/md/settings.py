@@ -134,7 +134,7 @@ def check_units(settings: MdSettings, forces: Forces) -> None:
 
 
 def check_structure(
-    settings: MdSettings, atoms: Atoms, elements: Sequence[str], cutoff: float, *, forces: Forces
+    settings: MdSettings, atoms: Atoms, elements: Sequence[str], cutoff: float | None, *, forces: Forces
 ) -> None:
     """Refuse a structure that the potential or LAMMPS cannot run.
 
@@ -143,11 +143,11 @@ def check_structure(
     atoms, not correct forces.
 
     :param elements: elements that the potential knows.
-    :param cutoff: range of the potential [angstrom].
+    :param cutoff: range of the potential [angstrom]; None where only LAMMPS knows it.
     :raises OodalError: unknown elements, broken positions or cell, an open direction where none can be, wrong units.
     """
     check_units(settings, forces)
-    if not 0.0 < cutoff < math.inf:
+    if cutoff is not None and not 0.0 < cutoff < math.inf:
         raise OodalError(f'the cutoff of the potential is {cutoff:g} angstrom, it must be positive')
     if len(atoms) < 2:
         raise OodalError(f'the structure has {len(atoms)} atoms; a temperature needs 2 at least: repeat the cell')

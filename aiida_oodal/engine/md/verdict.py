@@ -12,14 +12,14 @@ from __future__ import annotations
 import json
 import re
 import signal
-from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 
 import numpy as np
 
 from aiida_oodal.engine.md.evidence import FINAL_FILE, GAMMA_SERIES, SNAPSHOTS_FILE, Evidence, Sighting, Thresholds
 from aiida_oodal.engine.md.log import read_log
+from aiida_oodal.engine.md.outcome import Outcome, Verdict
+from aiida_oodal.engine.md.restart import find_restart
 
 __all__ = ('Outcome', 'Verdict', 'judge')
 
@@ -30,51 +30,6 @@ _FINITE_COLUMNS = ('Temp', 'PotEng', 'KinEng', 'TotEng', 'Press', 'Volume', *GAM
 _NOT_A_NUMBER = re.compile(r'\b(nan|inf|non-numeric)\b', re.IGNORECASE)
 
 
-class Outcome(StrEnum):
-    """How a run ended."""
-
-    COMPLETED = 'COMPLETED'
-    UNCERTAIN = 'UNCERTAIN'
-    LOST_ATOMS = 'LOST_ATOMS'
-    EXPLODED = 'EXPLODED'
-    WALLTIME = 'WALLTIME'
-    KILLED = 'KILLED'
-    FAILED = 'FAILED'
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """How a run ended, and which frame to learn from.
-
-    :ivar outcome: the outcome.
-    :ivar message: what happened and what to do, in full sentences.
-    :ivar last_step: last MD step known to be done.
-    :ivar max_gamma: largest finite gamma seen in log and frames, dimensionless; None if gamma is nowhere.
-    :ivar trigger_step: first step known to be over ``gamma_break``.
-    :ivar select_step: first step known to be over ``gamma_select``.
-    :ivar candidate_step: step of the frame to cut clusters from: the halt frame; after lost atoms or an explosion the
-        first valid one over ``gamma_select``; None if no such frame is on disk, or none is needed.
-    :ivar candidate_file: name of the dump that holds it.
-    :ivar last_valid_step: step of the last frame on disk that is physical (all atoms there, all numbers finite, gamma
-        at most ``gamma_ceiling``).
-    :ivar last_valid_file: name of the dump that holds it.
-    :ivar worst_atoms: index from 0 in the order of atom ids, and gamma, of at most ten atoms of the candidate frame
-        over ``gamma_select``, worst first.
-    """
-
-    outcome: Outcome
-    message: str
-    last_step: int | None = None
-    max_gamma: float | None = None
-    trigger_step: int | None = None
-    select_step: int | None = None
-    candidate_step: int | None = None
-    candidate_file: str | None = None
-    last_valid_step: int | None = None
-    last_valid_file: str | None = None
-    worst_atoms: tuple[tuple[int, float], ...] = ()
-
-
 def judge(
     folder: str | Path,
     *,
@@ -83,6 +38,8 @@ def judge(
     gamma_break: float,
     gamma_ceiling: float,
     exit_status: int | None = None,
+    restart_every: int | None = None,
+    watched: bool = True,
 ) -> Verdict:
     """Say how the MD run in a folder ended.
 
@@ -92,6 +49,8 @@ def judge(
     :param gamma_break: gamma above which the run halts.
     :param gamma_ceiling: gamma above which a frame is not physical.
     :param exit_status: exit status of the process, where known; -N or 128 + N for signal N.
+    :param restart_every: steps between periodic restart files, if the run wrote any.
+    :param watched: whether the run was to give gamma; a pair style of the user's gives none.
     :raises OodalError: if the log cannot be read, or is no LAMMPS log in a style that can be read. A damaged dump is no
         error but a sentence of the message.
     """
@@ -105,15 +64,21 @@ def judge(
     if outcome in (Outcome.LOST_ATOMS, Outcome.EXPLODED):
         evidence.look_for_last_valid()
         candidate = evidence.first_valid_over_select()
-        sentences += _about_frames(evidence, candidate)
+        sentences += _about_frames(evidence, candidate, watched)
     elif outcome is Outcome.UNCERTAIN:
         candidate = evidence.halt_frame()
-        sentences += _about_frames(evidence, candidate)
-    if evidence.log.tables and not evidence.has_series:
+        sentences += _about_frames(evidence, candidate, watched)
+    if watched and evidence.log.tables and not evidence.has_series:
         sentences.append(
             f'The thermo output has no column of gamma ({GAMMA_SERIES[0]}): it is known from the frames only.'
         )
     last_valid = evidence.last_valid()
+    restart = None
+    if outcome in (Outcome.WALLTIME, Outcome.KILLED):
+        restart = find_restart(evidence.log, restart_every, wrote_final=_wrote_final(evidence))
+        sentences.append(
+            f'Go on from {restart.file} (step {restart.step}).' if restart else 'It left no restart file to go on from.'
+        )
     return Verdict(
         outcome=outcome,
         message=' '.join(sentences + evidence.notes),
@@ -125,6 +90,8 @@ def judge(
         candidate_file=candidate.file if candidate else None,
         last_valid_step=last_valid.frame.step if last_valid else None,
         last_valid_file=last_valid.file if last_valid else None,
+        restart_file=restart.file if restart else None,
+        restart_step=restart.step if restart else None,
         worst_atoms=candidate.worst_atoms(gamma_select) if candidate else (),
     )
 
@@ -212,8 +179,7 @@ def _ended_in_order(evidence: Evidence, target_step: int, where: str) -> _Findin
     """Look for the end of a run that left its loop: a time limit, all steps, or too few of them."""
     log, halt, last_step = evidence.log, evidence.log.halt, evidence.last_step
     if last_step is not None and last_step >= target_step:
-        wrote_final = any(s.file == FINAL_FILE and s.frame.step == last_step for s in evidence.sightings)
-        if log.total_wall_time is None and not wrote_final:
+        if not _wrote_final(evidence):
             return None
         sentences = [f'The run did all {target_step} steps.']
         if (gamma := evidence.max_gamma()) is not None:
@@ -224,10 +190,7 @@ def _ended_in_order(evidence: Evidence, target_step: int, where: str) -> _Findin
             )
         return Outcome.COMPLETED, sentences
     if log.walltime_reached or (halt and halt.attribute == 'tlimit'):
-        return Outcome.WALLTIME, [
-            f'The time limit given to LAMMPS ended the run {where}. Go on from final.restart, or '
-            'from the newest periodic restart file if that one is missing.'
-        ]
+        return Outcome.WALLTIME, [f'The time limit given to LAMMPS ended the run {where}.']
     if halt and not evidence.halt:
         watched = halt.attribute or 'a value that is not over gamma_break'
         return Outcome.FAILED, [
@@ -241,6 +204,13 @@ def _ended_in_order(evidence: Evidence, target_step: int, where: str) -> _Findin
     ]
 
 
+def _wrote_final(evidence: Evidence) -> bool:
+    """Return whether the commands after the run were reached: the final frame comes after the final restart file."""
+    last_step = evidence.last_step
+    final = any(s.file == FINAL_FILE and s.frame.step == last_step for s in evidence.sightings)
+    return final or evidence.log.total_wall_time is not None
+
+
 def _died(evidence: Evidence, exit_status: int | None, where: str) -> _Finding:
     signal_name = _signal_name(exit_status)
     reason = _driver_error(evidence.folder)
@@ -249,17 +219,18 @@ def _died(evidence: Evidence, exit_status: int | None, where: str) -> _Finding:
         return Outcome.FAILED, [f'The run stopped {where} without an error of LAMMPS: {reason}.']
     return Outcome.KILLED, [
         f'The run stopped {where} without an error: it was killed{f" ({signal_name})" if signal_name else ""}, by a '
-        'time or memory limit of the scheduler or together with its node. What the dumps hold is safe; go on from the '
-        'newest periodic restart file.'
+        'time or memory limit of the scheduler or together with its node. What the dumps hold is safe.'
     ]
 
 
-def _about_frames(evidence: Evidence, candidate: Sighting | None) -> list[str]:
+def _about_frames(evidence: Evidence, candidate: Sighting | None, watched: bool) -> list[str]:
     """Return sentences that tell which frames can be used."""
     last, select = evidence.last_valid(), evidence.thresholds.select
     if last is None:
         return ['No valid frame is on disk: go back to a restart file, and write snapshots more often.']
     sentences = [f'The last valid frame is that of step {last.frame.step} in {last.file}.']
+    if not watched:
+        return sentences
     if candidate is None:
         return [*sentences, f'No valid frame over gamma_select ({select:g}) is on disk to learn from.']
     atoms = ', '.join(f'{index} (gamma {gamma:.4g})' for index, gamma in candidate.worst_atoms(select, 3))

@@ -1,6 +1,7 @@
 """Tests of the dump reader on real dumps: whole, cut, gzipped, unsorted, triclinic, damaged."""
 
 import gzip
+import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aiida_oodal.engine.errors import OodalError
-from aiida_oodal.engine.md import dump, lines
+from aiida_oodal.engine.md import dump, lines, rows
 from aiida_oodal.engine.md.dump import Frame, first_frame_where, iterate_frames, last_complete_frame, read_frame
 
 DATA = Path(__file__).parents[2] / 'data' / 'lammps'
@@ -285,7 +286,7 @@ def large_text(n_atoms: int, seed: int = 1) -> tuple[str, np.ndarray]:
 @pytest.mark.parametrize('packed', [False, True])
 def test_large_frame_is_read_exactly(tmp_path: Path, packed: bool) -> None:
     text, values = large_text(40_000)
-    assert len(text) > 2 * lines._SMALL
+    assert len(text) > 2 * rows._SMALL
     raw = (text + text.replace('TIMESTEP\n5', 'TIMESTEP\n6')).encode()
     path = write(tmp_path, gzip.compress(raw) if packed else raw)
     for frame, step in ((read_frame(path, 0), 5), (read_frame(path), 6), (read_frame(path, -2), 5)):
@@ -393,3 +394,48 @@ def test_rubbish_never_ends_in_a_traceback(rubbish: bytes, start: int) -> None:
         except OodalError as error:
             message = str(error)
         assert not message or message.startswith(str(path))
+
+
+_WORDS = '1 Al 0.1 1e-3 -2.5000000000000004\n2 Cu 1 2 0.30000000000000004\n'
+_ODD = {
+    'plain': _WORDS,
+    'nan': _WORDS.replace('-2.5000000000000004', '-nan').replace('0.1', 'inf'),
+    'blank at the end': _WORDS.replace('\n', ' \n'),
+    'two blanks': _WORDS.replace('Al 0', 'Al  0'),
+    'windows': _WORDS.replace('\n', '\r\n'),
+    'short row': _WORDS.replace(' -2.5000000000000004', ''),
+    'long row': _WORDS.replace('1e-3', '1e-3 7'),
+    'blank line': _WORDS.replace('\n2 ', '\n\n2 '),
+    'word among numbers': _WORDS.replace('1e-3', '1e-x'),
+    'cut': _WORDS[:-3],
+    'quote': _WORDS.replace('Al', '"Al"'),
+    'no element': _WORDS.replace('Al', '1').replace('Cu', '2'),
+    'mixed': _WORDS.replace('Al', '1'),
+}
+
+
+@pytest.mark.parametrize('kind', _ODD)
+def test_polars_reads_what_the_own_reader_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    pytest.importorskip('polars', reason='polars (extra: md) is not installed')
+    head = text_of(3, [], 'id element x y z', n_atoms=2)
+    path = write(tmp_path, head.encode() + _ODD[kind].encode())
+
+    def outcome() -> Frame | str | None:
+        try:
+            return last_complete_frame(path)
+        except OodalError as error:
+            return str(error)
+
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, 'polars', None)
+        own = outcome()
+    monkeypatch.setattr(rows, '_LARGE', 1)
+    fast = outcome()
+    assert isinstance(fast, Frame) == isinstance(own, Frame) == (kind not in _REFUSED)
+    if isinstance(own, Frame) and isinstance(fast, Frame):
+        assert_same(fast, own)
+    else:
+        assert fast == own
+
+
+_REFUSED = ('short row', 'long row', 'blank line', 'word among numbers', 'cut', 'mixed')

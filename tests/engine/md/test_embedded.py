@@ -227,7 +227,7 @@ def test_an_absurd_time_step_ends_in_an_error_that_names_it(tmp_path):
     [
         ({'potential': POTENTIAL}, 'job: input must be a string'),
         ({**JOB, 'input': 'other.in'}, 'other.in: no such file in the job folder'),
-        ({'input': 'md.in', 'potential': {**POTENTIAL, 'kind': 'eam'}}, "kind 'eam' is unknown; there is: ace"),
+        ({'input': 'md.in', 'potential': {**POTENTIAL, 'kind': 'eam'}}, "kind 'eam' is unknown; there are: ace, mace"),
         ({'input': 'md.in'}, 'job: kind must be a string'),
         ({'input': 'md.in', 'potential': {**POTENTIAL, 'yaml': 'x.yaml'}}, 'x.yaml: no such file in the job folder'),
         ({'input': 'md.in', 'potential': {**POTENTIAL, 'elements': ['Al', 'Cu']}}, 'knows Al, not Cu'),

@@ -169,7 +169,9 @@ def test_explosion(tmp_path: Path, log: str, snapshots: str, what: str) -> None:
 def test_wall_time(tmp_path: Path) -> None:
     verdict = judge_folder(fill(tmp_path, WHEEL / 'timeout.log'), target_step=10**8, exit_status=0)
     assert verdict.outcome is Outcome.WALLTIME
-    assert f'at step {verdict.last_step} of 100000000. Go on from final.restart' in verdict.message
+    assert f'at step {verdict.last_step} of 100000000.' in verdict.message
+    assert (verdict.restart_file, verdict.restart_step) == ('final.restart', verdict.last_step)
+    assert verdict.message.endswith(f'Go on from final.restart (step {verdict.last_step}).')
     assert 'no column of gamma (v_max_gamma)' in verdict.message
 
 
@@ -330,7 +332,9 @@ def test_any_cut_gives_a_verdict_that_is_true(data: st.DataObject, tmp_path_fact
         target,
     )
     verdict = judge_folder(folder, target)
-    assert verdict.outcome in (whole.outcome, Outcome.KILLED)
+    # a cut hides what came later: that gamma passed gamma_break before atoms were lost stays true
+    before = {Outcome.KILLED} if whole.trigger_step is None else {Outcome.KILLED, Outcome.UNCERTAIN}
+    assert verdict.outcome in {whole.outcome, *before}
     assert verdict.message.endswith('.')
     for step, file in (
         (verdict.candidate_step, verdict.candidate_file),

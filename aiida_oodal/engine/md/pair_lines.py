@@ -1,0 +1,63 @@
+"""Forces by any pair style, given as lines of LAMMPS and files: what such lines may be."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from ase.data import atomic_numbers
+
+from aiida_oodal.engine.errors import OodalError
+from aiida_oodal.engine.md import script
+
+__all__ = ('COMMANDS', 'check_lines', 'pair_styles')
+
+#: What may stand between the structure and the first step; the rest of the script is ours.
+COMMANDS = ('pair_style', 'pair_coeff', 'pair_modify', 'kspace_style', 'kspace_modify', 'comm_modify', 'plugin', 'mass')
+
+_OURS = frozenset(
+    (
+        script.INPUT_FILE,
+        script.STRUCTURE_FILE,
+        script.INITIAL_RESTART,
+        script.LOG_FILE,
+        script.SNAPSHOTS_FILE,
+        script.FINAL_DUMP,
+        script.FINAL_RESTART,
+        script.FINAL_DATA,
+        *script.PERIODIC_RESTARTS,
+    )
+)
+
+
+def check_lines(lines: Sequence[str], elements: Sequence[str], files: Iterable[str] = ()) -> None:
+    """Refuse lines that cannot define forces, files that no line reads, and elements that are none.
+
+    :param lines: LAMMPS commands, one each.
+    :param elements: element of each LAMMPS type.
+    :param files: names of the files that travel with the job.
+    :raises OodalError: naming the line or the file.
+    """
+    commands = [line.split() for line in lines]
+    for number, (line, words) in enumerate(zip(lines, commands, strict=True), start=1):
+        if not words or len(line.splitlines()) != 1 or line.rstrip().endswith('&'):
+            raise OodalError(f'pair line {number}: {line!r} must be one whole command')
+        if words[0] not in COMMANDS:
+            raise OodalError(f'pair line {number}: {words[0]!r} does not belong here; allowed: {", ".join(COMMANDS)}')
+    for command in ('pair_style', 'pair_coeff'):
+        if all(words[0] != command for words in commands):
+            raise OodalError(f'the pair lines have no {command}: nothing would give forces')
+    used = {word for words in commands for word in words}
+    for name in files:
+        if name in _OURS or '/' in name:
+            raise OodalError(f'file {name!r} of the pair style: that name is taken in the job folder; rename it')
+        if name not in used:
+            raise OodalError(f'file {name!r} is given, but no pair line reads it; the lines must name it as it is')
+    if unknown := [element for element in elements if element not in atomic_numbers]:
+        raise OodalError(f'{unknown[0]!r} is no chemical symbol; elements names the element of each LAMMPS type')
+    if not elements:
+        raise OodalError('elements is empty; it names the element of each LAMMPS type')
+
+
+def pair_styles(lines: Sequence[str]) -> list[str]:
+    """Return the pair styles that the lines ask for; of a hybrid one, only its own name."""
+    return [words[1] for words in (line.split() for line in lines) if words[0] == 'pair_style' and len(words) > 1]

