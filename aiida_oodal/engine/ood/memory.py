@@ -18,7 +18,7 @@ __all__ = ['Budget', 'free_memory', 'is_out_of_memory']
 #: Edges per batch on a CPU: 2,000 to 7,000 are fastest, since more fall out of the cache (benchmarks/latents.py).
 CPU_EDGES = 5_000
 #: Share of free memory that is given away: the rest is for fragmentation and for the estimate's error.
-_SHARE = 0.5
+_SHARE = 0.7
 #: Most that is taken on a CPU [bytes]: other jobs of the node need memory too, and more than this makes nothing faster.
 _MOST_ON_CPU = 8 * 10**9
 #: What torch says on a CPU, by its own allocator and by C++.
