@@ -19,6 +19,9 @@ from aiida_oodal.engine.__main__ import ERROR_FILE
 from aiida_oodal.engine.errors import OodalError
 from aiida_oodal.engine.structures import StructureSet
 
+from .job_options import check_job_options
+from .scheduler_verdict import find_scheduler_verdict
+
 #: Written by every command that has numbers to report.
 RESULTS_FILE = 'results.json'
 
@@ -42,7 +45,35 @@ class EngineCalculation(CalcJob):
         options['output_filename'].default = cls.OUTPUT_FILE
         # Several jobs share a node: without a limit each would start a thread per core.
         options['environment_variables'].default = lambda: {'OMP_NUM_THREADS': '1'}
+        previous = spec.inputs.validator
+        spec.inputs.validator = lambda inputs, context: previous(inputs, context) or cls._check_options(inputs)
 
+        for status, label, message in (
+            (
+                110,
+                'ERROR_SCHEDULER_OUT_OF_MEMORY',
+                'The job needed more memory than it had asked for ({memory}). Ask for more with the option '
+                '`max_memory_kb`, or give it less to do at once.',
+            ),
+            (
+                120,
+                'ERROR_SCHEDULER_OUT_OF_WALLTIME',
+                'Slurm ended the job at its limit of {walltime}. Ask for more with the option `max_wallclock_seconds`, '
+                'or give it less to do.',
+            ),
+            (
+                140,
+                'ERROR_SCHEDULER_NODE_FAILURE',
+                'The node of the job failed. Submit it again; nothing is wrong with it.',
+            ),
+            (
+                145,
+                'ERROR_CANCELLED',
+                'The job was cancelled from outside (`scancel`, or an administrator). Submit it again if that was not '
+                'meant.',
+            ),
+        ):
+            spec.exit_code(status, label, message=message, invalidates_cache=True)
         spec.exit_code(210, 'ERROR_INPUT', message='{message}')
         spec.exit_code(
             302,
@@ -50,6 +81,16 @@ class EngineCalculation(CalcJob):
             message='The job left no `{filename}`. The end of its output: {tail} See `verdi calcjob outputcat {pk}`.',
         )
         spec.exit_code(310, 'ERROR_OUTPUT_INVALID', message='{message}')
+
+    @classmethod
+    def _check_options(cls, inputs: Any) -> str | None:
+        """Refuse options that the computer is known not to have, before anything is submitted."""
+        metadata = inputs.get('metadata', {})
+        computer = metadata.get('computer') or getattr(inputs.get('code'), 'computer', None)
+        if computer is None:
+            return None
+        process = cls.COMMAND.replace('-', '_')
+        return check_job_options(computer, process, metadata.get('options', {}))
 
     def write_job(
         self,
@@ -97,7 +138,31 @@ class EngineParser(Parser):
         return self.parse_or_explain(Path(kwargs.get('retrieved_temporary_folder', '.')))
 
     def parse_or_explain(self, temporary: Path) -> ExitCode | None:
-        """Read the outputs; what is missing or unreadable becomes an exit code that says so."""
+        """Read the outputs; what is missing or unreadable becomes an exit code that says so.
+
+        A job that left all it should is a success even if Slurm ended it on its last breath. Of a job that did not, a
+        cause that Slurm knows says more than what is missing; time and memory must be known before it is repeated.
+        """
+        code = self._explain(temporary)
+        if code is None:
+            return ExitCode(0)
+        accounting = (self.node.get_detailed_job_info() or {}).get('stdout', '')
+        verdict = find_scheduler_verdict(accounting, self._read(self.node.get_option('scheduler_stderr')))
+        unread = code.status in (
+            self.exit_codes.ERROR_OUTPUT_MISSING.status,
+            self.exit_codes.ERROR_OUTPUT_INVALID.status,
+        )
+        if verdict is None or not (
+            unread or verdict in ('ERROR_SCHEDULER_OUT_OF_MEMORY', 'ERROR_SCHEDULER_OUT_OF_WALLTIME')
+        ):
+            return code
+        memory_kb, seconds = (self.node.get_option(name) for name in ('max_memory_kb', 'max_wallclock_seconds'))
+        return self.exit_codes[verdict].format(
+            memory=f'{memory_kb // 1024} MB' if memory_kb else "the partition's default",
+            walltime=f'{seconds} s' if seconds else "the partition's default",
+        )
+
+    def _explain(self, temporary: Path) -> ExitCode | None:
         try:
             return self.parse_outputs(temporary)
         except FileNotFoundError as error:
@@ -118,6 +183,8 @@ class EngineParser(Parser):
 
     def read_results(self) -> dict[str, Any]:
         """Return the command's own report."""
+        if RESULTS_FILE not in self.retrieved.base.repository.list_object_names():
+            raise FileNotFoundError(errno.ENOENT, 'the job did not leave it', RESULTS_FILE)
         with self.retrieved.base.repository.open(RESULTS_FILE, 'r') as handle:
             results: dict[str, Any] = json.load(handle)
         return results
@@ -137,13 +204,16 @@ class EngineParser(Parser):
 
     def tail(self, lines: int = 3) -> str:
         """Return the last lines that the job printed, on stderr if there are any."""
-        repository = self.retrieved.base.repository
         for name in (self.node.get_option('scheduler_stderr'), self.node.get_option('output_filename')):
-            if name in repository.list_object_names():
-                text: str = repository.get_object_content(name).strip()
-                if text:
-                    return ' | '.join(text.splitlines()[-lines:])
+            text = self._read(name).strip()
+            if text:
+                return ' | '.join(text.splitlines()[-lines:])
         return '(it printed nothing)'
+
+    def _read(self, name: str) -> str:
+        """Return the text of a retrieved file, empty if it was not retrieved."""
+        repository = self.retrieved.base.repository
+        return str(repository.get_object_content(name)) if name in repository.list_object_names() else ''
 
 
 def require_file(path: Path) -> None:

@@ -1,0 +1,80 @@
+"""The doctor names what is broken and what mends it; its cures are tried in ``tests/production``."""
+
+import sys
+
+import pytest
+from click.testing import CliRunner
+
+from aiida_oodal.cli.checks import check_installation
+from aiida_oodal.cli.checks_daemon import Finding, check_daemon
+from aiida_oodal.cli.main import main
+
+
+def test_a_broken_line_is_followed_by_its_cure():
+    assert str(Finding('daemon', False, 'is dead', 'do this')) == 'BAD daemon     is dead\n    mend it: do this'
+    assert str(Finding('daemon', True, 'runs', 'do this')) == 'ok  daemon     runs'
+
+
+@pytest.fixture
+def computer(aiida_profile, tmp_path):
+    from aiida_oodal.cli.setup_computer import ComputerSettings, make_computer
+
+    settings = ComputerSettings(label='patient', work_dir=str(tmp_path / 'run'), venv=sys.prefix)
+    return make_computer('local', settings, print)
+
+
+def test_a_computer_that_is_well(computer):
+    findings = list(check_installation('patient'))
+    bad = [finding for finding in findings if not finding.ok and finding.name != 'storage']
+    assert not bad, '\n'.join(map(str, bad))
+    assert {finding.name for finding in findings} >= {'versions', 'storage', 'disk', 'codes', 'computer', 'python'}
+
+
+def test_a_python_that_lacks_what_the_engine_needs(computer):
+    computer.set_prepend_text('python3() { command python3 -S -I "$@"; }')
+    (finding,) = [f for f in check_installation('patient') if f.name == 'python']
+    assert not finding.ok
+    assert 'it lacks numpy: needed for everything' in finding.text
+    assert '--conda, --venv or --module' in finding.cure
+
+
+def test_a_code_that_is_gone(computer):
+    from aiida.orm import InstalledCode
+
+    code = InstalledCode(label='old', computer=computer, filepath_executable='/opt/gone/lmp').store()
+    (finding,) = [f for f in check_installation('patient') if 'gone/lmp' in f.text]
+    assert not finding.ok
+    assert f'verdi code delete {code.pk}' in finding.cure
+
+
+def test_a_computer_that_does_not_answer(aiida_profile):
+    from aiida.orm import Computer
+
+    computer = Computer('silent', 'nowhere.invalid', '', 'core.ssh_async', 'core.slurm', '/tmp').store()
+    computer.configure(host='nowhere.invalid', safe_interval=0)
+    (finding,) = [f for f in check_installation('silent') if f.name == 'computer']
+    assert not finding.ok
+    assert "computer 'silent' (nowhere.invalid) does not answer" in finding.text
+    assert finding.cure == 'verdi computer test silent'
+
+
+def test_a_paused_process_is_named(aiida_profile, daemon_client):
+    from aiida.orm import CalcJobNode
+
+    node = CalcJobNode().store()
+    node.set_process_state('waiting')
+    node.set_process_status('Pausing after failed transport task: submit_calculation failed 5 times consecutively')
+    node.pause()
+    try:
+        (finding,) = [f for f in check_daemon(patience=0) if f'<{node.pk}>' in f.text]
+        assert 'submit_calculation failed 5 times' in finding.text
+        assert f'verdi process play {node.pk}' in finding.cure
+    finally:
+        node.set_process_state('killed')
+        node.unpause()
+
+
+def test_without_a_profile_it_says_how_to_make_one(aiida_profile):
+    result = CliRunner().invoke(main, ['doctor', '-p', 'no-such-profile'])
+    assert result.exit_code == 1
+    assert '`aiida-oodal setup profile` makes one' in result.output

@@ -1,0 +1,57 @@
+"""Killed with -9 in mid-campaign: one worker, all workers, circus, the broker. Nothing is lost, nothing is repeated."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = [pytest.mark.slow, pytest.mark.daemon]
+
+SCRIPT = Path(__file__).parents[1] / 'workchains' / 'small_campaign.py'
+
+
+def kill(processes):
+    assert processes
+    for process in processes:
+        process.kill()
+
+
+def test_whatever_is_killed_the_campaign_completes_and_nothing_is_done_twice(home, undisturbed):
+    home.run('aiida-oodal', 'setup', 'profile')
+    home.run('aiida-oodal', 'setup', 'computer', '--preset', 'local', '--venv', sys.prefix, '--poll-interval', '0.5',
+             '--work-dir', str(home.folder / 'run'))  # fmt: skip
+    home.run('verdi', 'daemon', 'start', '2')
+    home.run('verdi', 'run', str(SCRIPT))
+
+    # Workers that die are started again by circus; what they had in hand goes back to the broker.
+    home.wait_until(lambda: home.is_underway('train_0'), 'the first potential is being fitted')
+    workers = home.processes('daemon', 'worker')
+    assert len(workers) == 2
+    kill(workers[:1])
+    home.wait_until(lambda: len(home.processes('daemon', 'worker')) == 2, 'the worker is back')
+
+    home.wait_until(lambda: home.is_underway('explore_1_warm'), 'walkers are out')
+    kill(home.processes('daemon', 'worker'))
+    home.wait_until(lambda: len(home.processes('daemon', 'worker')) == 2, 'the workers are back')
+
+    home.wait_until(lambda: home.is_underway('label_1'), 'clusters are being labelled')
+    kill(home.processes('daemon', 'start-circus'))
+    said = home.run('aiida-oodal', 'doctor', expect=1)
+    assert 'BAD daemon     is dead, and left the processes' in said
+    assert 'mend it: aiida-oodal doctor --fix' in said
+    assert 'all is well' in home.run('aiida-oodal', 'doctor', '--fix')
+
+    # The hole of AiiDA 2.9: circus starts the broker again, at an address that the workers never learn.
+    home.wait_until(lambda: home.is_underway('explore_2_warm'), 'walkers are out again')
+    kill(home.processes('daemon', 'broker'))
+    home.wait_until(lambda: home.processes('daemon', 'broker'), 'the broker is back')
+    said = home.run('aiida-oodal', 'doctor', expect=1)
+    assert 'BAD broker     ZeroMQ is dead' in said or '0 of 2 workers listen to it' in said
+    assert 'all is well' in home.run('aiida-oodal', 'doctor', '--fix')
+
+    ended = "select count(*) from db_dbnode where label = 'small: campaign' and json_extract(attributes, '$.sealed')"
+    home.wait_until(lambda: home.count(ended), 'the campaign ends', seconds=600)
+    found = home.ask_campaign()
+    assert found['ok'], found['message']
+    assert len(found['labelled']) == len(set(found['labelled'])) > 0
+    assert found['calls'] == undisturbed()
