@@ -92,7 +92,7 @@ def headline(view: ScreenView) -> list[str]:
                 both = int(np.all([view.is_out(entry, name) for name in view.references], axis=0).sum())
                 sentences.append(
                     f'{both} of the {len(entry)} structures of {entry.name} are out for every reference '
-                    f'({", ".join(view.references)}).'
+                    f'({", ".join(view.references)}), by disagreement or by distance.'
                 )
     return sentences
 
@@ -129,7 +129,7 @@ def list_shares(view: ScreenView) -> list[dict[str, Any]]:
 
 
 def explain_blind(rows: list[dict[str, Any]]) -> dict[str, list[str]]:
-    """Return for each set what was found about those scores that decide and do not tell it from the held-out structures.
+    """Return for each set what was found about scores that decide but do not tell it from the held-out structures.
 
     :param rows: of :func:`list_shares`.
     """
@@ -145,8 +145,8 @@ def define_out(view: ScreenView) -> str:
     metric = view.judged_by(view.references[0])[0]
     means = 'the models disagree about it more' if metric == view.disagreement else 'its score is larger'
     return (
-        f'Out: {means} than about {view.level:.0%} of the held-out structures ({metric}, {view.aggregate} over atoms). Of a '
-        f'set like the reference {1.0 - view.level:.0%} would be out by chance.'
+        f'Out: {means} than about {view.level:.0%} of the held-out structures ({metric}, {view.aggregate} over atoms). '
+        f'Of a set like the reference {1.0 - view.level:.0%} would be out by chance.'
     )
 
 
@@ -196,8 +196,8 @@ def _describe(view: ScreenView, entry: ViewedSet, reference: str, metric: str) -
         verdict = 'no more than by chance'
     versus = f' against {reference}' if len(view.references) > 1 else ''
     text = (
-        f'{entry.name}: {n_out} of {n} structures are out{versus} ({n_out / n:.0%}, 95 % interval {low:.0%} to {high:.0%}), '
-        f'{verdict}.'
+        f'{entry.name}: {n_out} of {n} structures are out{versus} ({n_out / n:.0%}, 95 % interval {low:.0%} to '
+        f'{high:.0%}), {verdict}.'
     )
     return n_out / n, text
 

@@ -61,7 +61,12 @@ class CampaignWorkChain(WorkChain):
             help='By name: {"structure": node, "settings": Dict with the fields of MdSettings}.',
         )
         spec.expose_inputs(
-            MdCalculation, namespace='md', exclude=('structure', 'settings', 'potential', 'parent_folder')
+            MdCalculation,
+            namespace='md',
+            exclude=(
+                *('structure', 'settings', 'potential', 'parent_folder', 'restart_file', 'run_to'),
+                *('ensemble', 'pair'),  # what is carved and trained is ACE
+            ),
         )
         spec.expose_inputs(LabelCalculation, namespace='label', exclude=('clusters', 'structures'))
         spec.expose_inputs(TrainAceCalculation, namespace='train', exclude=('training', 'validation'))

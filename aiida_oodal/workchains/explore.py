@@ -19,7 +19,9 @@ class ExploreWorkChain(WorkChain):
     def define(cls, spec: WorkChainSpec) -> None:
         """Define inputs, outline, outputs, exit codes."""
         super().define(spec)
-        spec.expose_inputs(MdBaseWorkChain)
+        # Carving computes gamma again in the cell, by the ACE potential that ran MD.
+        spec.expose_inputs(MdBaseWorkChain, exclude=('md.ensemble', 'md.pair'))
+        spec.inputs['md']['potential'].required = True
         spec.input(
             'carve',
             valid_type=orm.Dict,
