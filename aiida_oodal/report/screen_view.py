@@ -190,7 +190,7 @@ def _structures_of(
 def _evaluated(latents: list[LatentsData]) -> StructureSetData | None:
     """Return the structures of the job that made latents; None for latents that were read from files."""
     creator = latents[0].creator
-    found = None if creator is None else creator.inputs.get('structures')
+    found = creator.inputs.structures if creator is not None and 'structures' in creator.inputs else None
     return found if isinstance(found, StructureSetData) else None
 
 
