@@ -44,6 +44,10 @@ def main() -> None:
             measure_all(arguments)
         finally:
             run('verdi', 'daemon', 'stop')
+            from aiida.manage import get_manager
+
+            # Our connection ends before the server does.
+            get_manager().reset_profile()
 
 
 @contextlib.contextmanager
