@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import io
+import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -11,24 +14,27 @@ from aiida import orm
 from aiida_oodal import __version__
 
 _PACKAGE = Path(__file__).parents[1]
-#: The executable inside the code; ``python3`` is the one of the job's environment.
+#: The executable that is the code; the ``python3`` that runs it is the one of the job's environment.
 EXECUTABLE = 'oodal-engine'
-_LAUNCHER = """#!/usr/bin/env python3
-import os
-import sys
-
-sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from aiida_oodal.engine.__main__ import main
-
-sys.exit(main())
-"""
+_MAIN = b'import sys\n\nfrom aiida_oodal.engine.__main__ import main\n\nsys.exit(main())\n'
 
 
 def engine_files() -> dict[str, bytes]:
     """Return what travels with a job: relative path -> content."""
     sources = [_PACKAGE / '__init__.py', *sorted((_PACKAGE / 'engine').rglob('*.py'))]
-    files = {str(Path(_PACKAGE.name) / path.relative_to(_PACKAGE)): path.read_bytes() for path in sources}
-    return {EXECUTABLE: _LAUNCHER.encode(), **files}
+    return {str(Path(_PACKAGE.name) / path.relative_to(_PACKAGE)): path.read_bytes() for path in sources}
+
+
+def pack(files: Mapping[str, bytes]) -> bytes:
+    """Pack files into one that Python runs (zipapp, PEP 441); the same files give the same bytes.
+
+    One file, because AiiDA opens, hashes and copies every file of a code for every job (``benchmarks/throughput.py``).
+    """
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, 'w') as archive:
+        for name, content in sorted({'__main__.py': _MAIN, **files}.items()):
+            archive.writestr(zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0)), content, zipfile.ZIP_DEFLATED)
+    return b'#!/usr/bin/env python3\n' + buffer.getvalue()
 
 
 def engine_label() -> str:
@@ -46,10 +52,7 @@ def get_engine_code() -> orm.PortableCode:
     if existing is not None:
         return existing
     with TemporaryDirectory() as folder:
-        for name, content in engine_files().items():
-            path = Path(folder) / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(content)
+        (Path(folder) / EXECUTABLE).write_bytes(pack(engine_files()))
         code = orm.PortableCode(label=label, filepath_executable=EXECUTABLE, filepath_files=folder)
         code.description = 'aiida_oodal.engine; needs python3 with numpy, ase and what the command uses on PATH'
         code.store()

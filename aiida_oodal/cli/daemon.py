@@ -56,10 +56,8 @@ def look_at_broker() -> BrokerState | None:
 
 
 def daemon_runs() -> bool:
-    """Tell whether the daemon of the loaded profile is alive."""
-    from aiida.engine.daemon.client import get_daemon_client
-
-    return bool(get_daemon_client().is_daemon_running)
+    """Tell whether the daemon of the loaded profile is alive; AiiDA's own answer is that there is a file with a pid."""
+    return any('start-circus' in process.info['cmdline'] for process in find_daemon_processes())
 
 
 def stop_daemon() -> None:
@@ -76,8 +74,12 @@ def start_daemon(workers: int, *, repair: bool) -> None:
         killed broker left (workers that read its old address would never find the new one), and give processes that
         lost their task a new one.
     """
+    from aiida.manage import get_manager
+
     stop_daemon()
     if repair:
+        # `verdi process repair` ends what it takes for stray connections to PostgreSQL; ours would be one of them.
+        get_manager().reset_profile_storage()
         _end_orphans()
         _forget_killed_broker()
         run_verdi('process', 'repair', '--force')

@@ -78,6 +78,8 @@ def read_history(campaign: orm.WorkChainNode) -> CampaignHistory:
     called = {
         link.link_label: link.node
         for link in campaign.base.links.get_outgoing(link_type=(LinkType.CALL_CALC, LinkType.CALL_WORK)).all()
+        # A call whose worker was killed before it was handed on has no state; another took its place.
+        if link.node.process_state is not None
     }
     walkers = sorted(campaign.inputs.walkers)
     rounds = []

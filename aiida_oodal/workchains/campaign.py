@@ -341,11 +341,13 @@ class CampaignWorkChain(WorkChain):
 
     def _submit_once(self, call: str, process: type[Process], inputs: AttributeDict) -> orm.ProcessNode:
         """Submit a child, or return the one that this very step submitted before its worker was killed."""
-        existing = self.node.base.links.get_outgoing(
+        calls = self.node.base.links.get_outgoing(
             link_type=(LinkType.CALL_CALC, LinkType.CALL_WORK), link_label_filter=call
-        ).first()
-        if existing is not None:
-            return existing.node
+        )
+        for child in calls.all_nodes():
+            # One without a checkpoint was stored when the worker was killed, and nobody can ever take it up.
+            if child.is_terminated or child.checkpoint is not None:
+                return child
         inputs.setdefault('metadata', AttributeDict())['call_link_label'] = call
         return self.submit(process, **inputs)
 

@@ -16,6 +16,7 @@ def kill(processes):
         process.kill()
 
 
+@pytest.mark.timeout(1800)  # several campaigns, each minutes on a busy machine
 def test_whatever_is_killed_the_campaign_completes_and_nothing_is_done_twice(home, undisturbed):
     home.run('aiida-oodal', 'setup', 'profile')
     home.run('aiida-oodal', 'setup', 'computer', '--preset', 'local', '--venv', sys.prefix, '--poll-interval', '0.5',

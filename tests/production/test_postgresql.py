@@ -36,6 +36,7 @@ def postgresql():
         server.communicate(timeout=60)
 
 
+@pytest.mark.timeout(1800)  # several campaigns, each minutes on a busy machine
 def test_a_job_and_a_campaign(home, postgresql):
     said = home.run('aiida-oodal', 'setup', 'profile', '--postgresql', postgresql)
     assert 'core.psql_dos' in said

@@ -1,6 +1,6 @@
 """Everything that Slurm does to a job ends in a stated outcome."""
 
-import time
+from pathlib import Path
 
 import pytest
 from aiida.engine import submit
@@ -8,6 +8,23 @@ from aiida.engine import submit
 from aiida_oodal.workchains.md_base import MdBaseWorkChain
 
 pytestmark = [pytest.mark.slow, pytest.mark.daemon]
+
+SLEEPS = 'touch started; sleep 100'
+
+
+@pytest.fixture
+def started(job_of, wait_until):
+    """Return a function that waits until the script of a job runs, and returns the id of the job.
+
+    Slurm calls a job running while it still looks for the user's environment; who is cancelled then writes nothing.
+    """
+
+    def wait(node):
+        job = job_of(node)
+        wait_until(lambda: (Path(node.get_remote_workdir()) / 'started').exists(), f'the script of {node} runs')
+        return job
+
+    return wait
 
 
 def test_md_on_a_node_that_fails_is_run_again(md_builder, wait_until, job_of, slurm):
@@ -27,9 +44,9 @@ def test_md_on_a_node_that_fails_is_run_again(md_builder, wait_until, job_of, sl
     assert [call.is_finished_ok for call in node.called[1:]] == [True]
 
 
-def test_a_node_that_fails_under_other_jobs(label_builder, wait_until, job_of, slurm):
-    node = submit(label_builder(prepend_text='sleep 100'))
-    job_of(node)
+def test_a_node_that_fails_under_other_jobs(label_builder, wait_until, started, slurm):
+    node = submit(label_builder(prepend_text=SLEEPS))
+    started(node)
     slurm('scontrol', 'update', 'nodename=localhost', 'state=down', 'reason=test')
     try:
         wait_until(lambda: node.is_terminated, 'the lost job is noticed')
@@ -39,11 +56,9 @@ def test_a_node_that_fails_under_other_jobs(label_builder, wait_until, job_of, s
     assert 'Submit it again' in node.exit_message
 
 
-def test_a_cancelled_job_says_so(label_builder, wait_until, job_of, slurm):
-    node = submit(label_builder(prepend_text='sleep 100'))
-    job = job_of(node)
-    time.sleep(1)
-    slurm('scancel', job)
+def test_a_cancelled_job_says_so(label_builder, wait_until, started, slurm):
+    node = submit(label_builder(prepend_text=SLEEPS))
+    slurm('scancel', started(node))
     wait_until(lambda: node.is_terminated, f'{node} ends')
     assert node.exit_status == 145, node.exit_message
     assert 'Submit it again if that was not meant' in node.exit_message

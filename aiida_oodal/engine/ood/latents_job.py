@@ -11,7 +11,7 @@ from aiida_oodal.engine.errors import OodalError
 
 from .latents import LatentsRun
 from .latents_files import Columns, LatentsFiles
-from .memory import Budget
+from .memory import Budget, keep_freed_memory
 from .models import MaceModel, check_ensemble, open_model
 from .stream import StructureStream
 
@@ -33,6 +33,7 @@ def run_job(job: Mapping[str, Any], folder: Path) -> None:
         evaluated.
     """
     settings = _check_job(job)
+    keep_freed_memory()
     stream = StructureStream(folder / job['structures'], start=int(job.get('start', 0)), stop=job.get('stop'))
     models = _open_models(job['models'], folder, settings)
     device, forces = next(iter(models.values())).device, bool(settings['forces'])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from aiida_oodal.engine.errors import OodalError
 from .graphs import Graph
 from .models import MaceModel
 
-__all__ = ['Budget', 'free_memory', 'is_out_of_memory']
+__all__ = ['Budget', 'free_memory', 'is_out_of_memory', 'keep_freed_memory']
 
 #: Edges per batch on a CPU: 2,000 to 7,000 are fastest, since more fall out of the cache (benchmarks/latents.py).
 CPU_EDGES = 5_000
@@ -23,9 +24,24 @@ _SHARE = 0.7
 _MOST_ON_CPU = 8 * 10**9
 #: What torch says on a CPU, by its own allocator and by C++.
 _TOO_LITTLE = re.compile(r"can't allocate memory|not enough memory|out of memory|bad_alloc", re.IGNORECASE)
+#: Names of glibc's malloc.h for :func:`keep_freed_memory`.
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 _CGROUP = Path('/sys/fs/cgroup')
 #: Limit and use of memory, cgroup version 2 and version 1; a job sees its own group here.
 _CGROUP_FILES = (('memory.max', 'memory.current'), ('memory/memory.limit_in_bytes', 'memory/memory.usage_in_bytes'))
+
+
+def keep_freed_memory() -> None:
+    """Let this process use freed memory again instead of giving it back to the system and asking anew.
+
+    Tensors of a batch take tens to hundreds of MB. By default glibc maps and unmaps the large ones each time, and
+    clearing fresh pages takes up to half of the time (``benchmarks/latents.py --part pages``). Other C libraries are
+    left alone.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        libc = ctypes.CDLL('libc.so.6')
+        libc.mallopt(_M_MMAP_MAX, 0)
+        libc.mallopt(_M_TRIM_THRESHOLD, -1)  # never: man 3 mallopt
 
 
 def is_out_of_memory(error: BaseException) -> bool:
