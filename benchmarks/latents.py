@@ -195,6 +195,7 @@ def embed(model: MaceModel, structures: list[Atoms], budget: Budget) -> None:
 
 def batch(folder: Path, seconds: float) -> None:
     """Find the number of edges at which a batch is fastest on this CPU."""
+    keep_freed_memory()
     print(f'\natoms/s by edges per batch (default {CPU_EDGES})')
     sizes = (500, 1000, 2000, 3500, 5000, 7000, 10_000, 20_000)
     print(f'{"model":15} {"type":8} {"system":9}' + ''.join(f'{size:8}' for size in sizes))

@@ -74,12 +74,8 @@ def start_daemon(workers: int, *, repair: bool) -> None:
         killed broker left (workers that read its old address would never find the new one), and give processes that
         lost their task a new one.
     """
-    from aiida.manage import get_manager
-
     stop_daemon()
     if repair:
-        # `verdi process repair` ends what it takes for stray connections to PostgreSQL; ours would be one of them.
-        get_manager().reset_profile_storage()
         _end_orphans()
         _forget_killed_broker()
         run_verdi('process', 'repair', '--force')

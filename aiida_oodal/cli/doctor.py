@@ -22,6 +22,8 @@ def doctor(label: str | None, fix: bool, workers: int, profile: str | None) -> N
     extend_path()
     with plain_errors():
         load_profile(profile)
+        from aiida.manage import get_manager
+
         from .checks import check_installation
         from .checks_daemon import check_daemon
         from .daemon import start_daemon
@@ -32,6 +34,8 @@ def doctor(label: str | None, fix: bool, workers: int, profile: str | None) -> N
                 if not finding.ok:
                     click.echo(str(finding))
             click.echo(f'starting daemon and broker afresh with {workers} workers')
+            # `verdi process repair` ends what it takes for stray connections to PostgreSQL; ours would be one of them.
+            get_manager().reset_profile_storage()
             start_daemon(workers, repair=True)
             findings = list(check_daemon(patience=20.0))
         broken = 0
