@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,11 +75,12 @@ def start_daemon(workers: int, *, repair: bool) -> None:
         killed broker left (workers that read its old address would never find the new one), and give processes that
         lost their task a new one.
     """
-    stop_daemon()
     if repair:
-        _end_orphans()
+        _end_daemon()
         _forget_killed_broker()
         run_verdi('process', 'repair', '--force')
+    else:
+        stop_daemon()
     run_verdi('daemon', 'start', str(workers))
 
 
@@ -97,15 +99,29 @@ def find_daemon_processes() -> list[psutil.Process]:
     return found
 
 
-def _end_orphans() -> None:
-    """End what outlived a killed circus: it would hold tasks that are given out again."""
-    orphans = find_daemon_processes()
-    for process in orphans:
-        process.terminate()
-    _, alive = psutil.wait_procs(orphans, timeout=10)
-    for process in alive:
-        process.kill()
-    psutil.wait_procs(alive, timeout=10)
+def _end_daemon() -> None:
+    """End all of the daemon, also what outlived a killed circus: it would hold tasks that are given out again.
+
+    By signals: workers that lost the broker do not end in the time that `verdi daemon stop` gives them.
+    """
+    from aiida.engine.daemon.client import get_daemon_client
+
+    masters = [process for process in find_daemon_processes() if 'start-circus' in process.info['cmdline']]
+    children = [child for master in masters for child in master.children()]
+    # The master first: it would start again what ends before it.
+    _end(masters)
+    _end([*children, *find_daemon_processes()])
+    # A file with the pid of a killed daemon is a running daemon to AiiDA.
+    Path(get_daemon_client().circus_pid_file).unlink(missing_ok=True)
+
+
+def _end(processes: list[psutil.Process]) -> None:
+    """Ask processes to end, and kill those that do not."""
+    for end in (psutil.Process.terminate, psutil.Process.kill):
+        for process in processes:
+            with suppress(psutil.NoSuchProcess):
+                end(process)
+        _, processes = psutil.wait_procs(processes, timeout=10)
 
 
 def _forget_killed_broker() -> None:
