@@ -19,11 +19,13 @@ __all__ = ['Budget', 'free_memory', 'is_out_of_memory', 'keep_freed_memory']
 #: Edges per batch on a CPU: 2,000 to 7,000 are fastest, since more fall out of the cache (benchmarks/latents.py).
 CPU_EDGES = 5_000
 #: Share of free memory that is given away: the rest is for fragmentation and for the estimate's error.
-_SHARE = 0.7
+_SHARE = 0.5
 #: Most that is taken on a CPU [bytes]: other jobs of the node need memory too, and more than this makes nothing faster.
 _MOST_ON_CPU = 8 * 10**9
 #: What torch says on a CPU, by its own allocator and by C++.
 _TOO_LITTLE = re.compile(r"can't allocate memory|not enough memory|out of memory|bad_alloc", re.IGNORECASE)
+#: Less free memory than this is tight [bytes]: :func:`keep_freed_memory`.
+_TIGHT = 4 * 10**9
 #: Names of glibc's malloc.h for :func:`keep_freed_memory`.
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 _CGROUP = Path('/sys/fs/cgroup')
@@ -35,9 +37,12 @@ def keep_freed_memory() -> None:
     """Let this process use freed memory again instead of giving it back to the system and asking anew.
 
     Tensors of a batch take tens to hundreds of MB. By default glibc maps and unmaps the large ones each time, and
-    clearing fresh pages takes up to half of the time (``benchmarks/latents.py --part pages``). Other C libraries are
-    left alone.
+    clearing fresh pages takes up to half of the time (``benchmarks/latents.py --part pages``). Nothing is changed where
+    memory is tight, since freed memory is in pieces and the largest tensors may not fit into any, nor in other C
+    libraries.
     """
+    if free_memory() < _TIGHT:
+        return
     with contextlib.suppress(OSError, AttributeError):
         libc = ctypes.CDLL('libc.so.6')
         libc.mallopt(_M_MMAP_MAX, 0)
