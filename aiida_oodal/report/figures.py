@@ -14,7 +14,7 @@ _COLORS = ('#b2182b', '#ef8a62', '#e3b448', '#67a9cf', '#2166ac', '#542788', '#1
 _LAYOUT = {
     'template': 'plotly_white',
     'font': {'family': 'system-ui, sans-serif', 'size': 14},
-    'margin': {'l': 60, 'r': 20, 't': 40, 'b': 50},
+    'margin': {'l': 60, 'r': 20, 't': 64, 'b': 50},
 }
 
 
