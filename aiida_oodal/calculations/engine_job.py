@@ -24,6 +24,8 @@ from .scheduler_verdict import find_scheduler_verdict
 
 #: Written by every command that has numbers to report.
 RESULTS_FILE = 'results.json'
+#: Made by the submit script after its program: where it is missing the script was ended before its end.
+END_FILE = 'script.end'
 
 
 class EngineCalculation(CalcJob):
@@ -71,6 +73,13 @@ class EngineCalculation(CalcJob):
                 'ERROR_CANCELLED',
                 'The job was cancelled from outside (`scancel`, or an administrator). Submit it again if that was not '
                 'meant.',
+            ),
+            (
+                146,
+                'ERROR_LOST',
+                'The job was ended from outside {when}, and nobody wrote down why: its node failed, or it was '
+                'cancelled before it began. The end of its output: {tail} Submit it again; if it is lost again, ask '
+                'the administrator of the computer what became of job {job}.',
             ),
         ):
             spec.exit_code(status, label, message=message, invalidates_cache=True)
@@ -122,7 +131,8 @@ class EngineCalculation(CalcJob):
         calc_info.local_copy_list = copies or []
         calc_info.provenance_exclude_list = list(structures or {})
         calc_info.retrieve_list = [self.options.output_filename, ERROR_FILE, *retrieve]
-        calc_info.retrieve_temporary_list = retrieve_temporary or []
+        calc_info.retrieve_temporary_list = [END_FILE, *(retrieve_temporary or [])]
+        calc_info.append_text = f'touch {END_FILE}'
         return calc_info
 
 
@@ -152,6 +162,8 @@ class EngineParser(Parser):
             self.exit_codes.ERROR_OUTPUT_MISSING.status,
             self.exit_codes.ERROR_OUTPUT_INVALID.status,
         )
+        if unread and verdict is None and self._was_lost(temporary):
+            return self.exit_codes.ERROR_LOST.format(when=self._when(), tail=self.tail(), job=self.node.get_job_id())
         if verdict is None or not (
             unread or verdict in ('ERROR_SCHEDULER_OUT_OF_MEMORY', 'ERROR_SCHEDULER_OUT_OF_WALLTIME')
         ):
@@ -160,6 +172,27 @@ class EngineParser(Parser):
         return self.exit_codes[verdict].format(
             memory=f'{memory_kb // 1024} MB' if memory_kb else "the partition's default",
             walltime=f'{seconds} s' if seconds else "the partition's default",
+        )
+
+    def _was_lost(self, temporary: Path) -> bool:
+        """Tell whether the script did not come to its end, and not because of what it says itself.
+
+        One that gives up before its program, as for a module that is not there, says why on stderr.
+        """
+        if (temporary / END_FILE).exists():
+            return False
+        return self._left(self.node.get_option('output_filename')) or not self._read(
+            self.node.get_option('scheduler_stderr')
+        )
+
+    def _when(self) -> str:
+        """Say how far the script came: Slurm makes the file of its output, the script that of its program's."""
+        if not self._left(self.node.get_option('scheduler_stdout')):
+            return 'before its script began'
+        return (
+            'while its program ran'
+            if self._left(self.node.get_option('output_filename'))
+            else 'before its program began'
         )
 
     def _explain(self, temporary: Path) -> ExitCode | None:
@@ -210,10 +243,13 @@ class EngineParser(Parser):
                 return ' | '.join(text.splitlines()[-lines:])
         return '(it printed nothing)'
 
+    def _left(self, name: str) -> bool:
+        """Tell whether a file was retrieved."""
+        return name in self.retrieved.base.repository.list_object_names()
+
     def _read(self, name: str) -> str:
         """Return the text of a retrieved file, empty if it was not retrieved."""
-        repository = self.retrieved.base.repository
-        return str(repository.get_object_content(name)) if name in repository.list_object_names() else ''
+        return str(self.retrieved.base.repository.get_object_content(name)) if self._left(name) else ''
 
 
 def require_file(path: Path) -> None:
