@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 from abc import abstractmethod
+from collections.abc import Hashable
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,7 +13,9 @@ from aiida import orm
 from aiida.common.datastructures import CalcInfo, CodeInfo
 from aiida.common.folders import Folder
 from aiida.engine import CalcJob, CalcJobProcessSpec, ExitCode
+from aiida.engine.processes.process import ProcessState
 from aiida.parsers import Parser
+from plumpy.process_states import State
 
 from aiida_oodal.data import StructureSetData
 from aiida_oodal.engine.__main__ import ERROR_FILE
@@ -21,11 +24,15 @@ from aiida_oodal.engine.structures import StructureSet
 
 from .job_options import check_job_options
 from .scheduler_verdict import find_scheduler_verdict
+from .submission import WaitingForScheduler
 
 #: Written by every command that has numbers to report.
 RESULTS_FILE = 'results.json'
 #: Made by the submit script after its program: where it is missing the script was ended before its end.
 END_FILE = 'script.end'
+MARK_END = f'touch {END_FILE}'
+#: The node failed, the job was cancelled, or it was lost without a word: nothing is wrong with the job itself.
+_LOST = (140, 145, 146)
 
 
 class EngineCalculation(CalcJob):
@@ -64,6 +71,12 @@ class EngineCalculation(CalcJob):
                 'or give it less to do.',
             ),
             (
+                132,
+                'ERROR_SUBMISSION_REFUSED',
+                'Slurm does not take the job: {reason}. Change the options of the job (queue_name, account, qos, '
+                'custom_scheduler_commands, ...) and submit it again.',
+            ),
+            (
                 140,
                 'ERROR_SCHEDULER_NODE_FAILURE',
                 'The node of the job failed. Submit it again; nothing is wrong with it.',
@@ -90,6 +103,11 @@ class EngineCalculation(CalcJob):
             message='The job left no `{filename}`. The end of its output: {tail} See `verdi calcjob outputcat {pk}`.',
         )
         spec.exit_code(310, 'ERROR_OUTPUT_INVALID', message='{message}')
+
+    @classmethod
+    def get_state_classes(cls) -> dict[Hashable, type[State]]:
+        """Let what the scheduler refuses end with an exit code."""
+        return {**super().get_state_classes(), ProcessState.WAITING: WaitingForScheduler}
 
     @classmethod
     def _check_options(cls, inputs: Any) -> str | None:
@@ -132,7 +150,7 @@ class EngineCalculation(CalcJob):
         calc_info.provenance_exclude_list = list(structures or {})
         calc_info.retrieve_list = [self.options.output_filename, ERROR_FILE, *retrieve]
         calc_info.retrieve_temporary_list = [END_FILE, *(retrieve_temporary or [])]
-        calc_info.append_text = f'touch {END_FILE}'
+        calc_info.append_text = MARK_END
         return calc_info
 
 
@@ -250,6 +268,11 @@ class EngineParser(Parser):
     def _read(self, name: str) -> str:
         """Return the text of a retrieved file, empty if it was not retrieved."""
         return str(self.retrieved.base.repository.get_object_content(name)) if self._left(name) else ''
+
+
+def was_lost(job: orm.CalcJobNode) -> bool:
+    """Tell whether the machine ended a job that would succeed if it were sent again."""
+    return job.exit_status in _LOST
 
 
 def require_file(path: Path) -> None:

@@ -150,32 +150,37 @@ def make_computer(preset: str, settings: ComputerSettings, say: Callable[[str], 
 def render_script(preset: str, settings: ComputerSettings, process: str) -> str:
     """Return the script that ``sbatch`` would get for a job of a process; nothing is stored, nobody is asked."""
     from aiida.common.datastructures import CodeRunMode
-    from aiida.plugins import SchedulerFactory
+    from aiida.plugins import CalculationFactory, SchedulerFactory
     from aiida.schedulers.datastructures import JobTemplate, JobTemplateCodeInfo
 
     from aiida_oodal.calculations.engine_code import EXECUTABLE
+    from aiida_oodal.calculations.engine_job import MARK_END
 
     values = render_preset(preset, settings)
     computer = values['computer']
     scheduler = SchedulerFactory(computer['scheduler'])()
     options = values['options'].get(process, {})
+    calculation = CalculationFactory(f'oodal.{process}')
     job = JobTemplate()
+    # As `aiida.engine.CalcJob.presubmit` does with the options that nobody gave.
+    job.rerunnable, job.import_sys_environment = False, True
     job.shebang = computer['shebang']
     job.job_name = f'aiida-{process}'
     job.sched_output_path, job.sched_error_path = '_scheduler-stdout.txt', '_scheduler-stderr.txt'
     job.job_resource = scheduler.create_job_resource(num_machines=1, num_mpiprocs_per_machine=1)
     job.prepend_text = computer['prepend_text']
-    job.environment_variables = {'OMP_NUM_THREADS': '1'}
+    job.job_environment = {'OMP_NUM_THREADS': '1'}
     for name, value in options.items():
         setattr(job, name, value)
     code = JobTemplateCodeInfo(
         prepend_cmdline_params=[],
-        cmdline_params=[f'./{EXECUTABLE}', process.replace('_', '-'), 'job.json'],
+        cmdline_params=[f'./{EXECUTABLE}', calculation.COMMAND, calculation.JOB_FILE],
         use_double_quotes=[False, False],
         wrap_cmdline_params=False,
-        stdout_name='engine.out',
+        stdout_name=calculation.OUTPUT_FILE,
     )
     job.codes_info, job.codes_run_mode = [code], CodeRunMode.SERIAL
+    job.append_text = MARK_END
     return str(scheduler.get_submit_script(job))
 
 

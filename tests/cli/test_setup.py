@@ -40,7 +40,7 @@ def test_embedding_jobs_ask_for_one_card_and_sixty_gigabytes():
     script = render_script('a100-slurm', ComputerSettings(**SLURM, account='mat-42', walltime='2:30:00'), 'latents')
     for line in ('--partition=a100', '--mem=61440', '--gres=gpu:a100:1', '--time=02:30:00', '--account=mat-42'):
         assert f'#SBATCH {line}\n' in script
-    assert script.strip().endswith("'./oodal-engine' 'latents' 'job.json'  > 'engine.out'")
+    assert script.strip().endswith("'./oodal-engine' 'latents' 'job.json'  > 'engine.out'\n\ntouch script.end")
 
 
 def test_what_needs_no_card_goes_where_there_is_none():
