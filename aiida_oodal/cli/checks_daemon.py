@@ -86,7 +86,9 @@ def _check_rabbitmq() -> Finding:
     try:
         broker.get_communicator()
     except Exception as error:  # whatever the client library raises
-        return Finding('broker', False, f'{broker} does not answer: {error}', 'systemctl restart rabbitmq-server')
+        # With workers that wait for it, it would give tasks out twice.
+        cure = 'verdi daemon stop; systemctl restart rabbitmq-server; aiida-oodal doctor --fix'
+        return Finding('broker', False, f'{broker} does not answer: {error}', cure)
     return Finding('broker', True, str(broker))
 
 
