@@ -133,7 +133,12 @@ def make_computer(preset: str, settings: ComputerSettings, say: Callable[[str], 
         say(f'brought computer {settings.label!r} up to date')
     computer.configure(**values['configuration'])
     computer.set_minimum_job_poll_interval(values['poll_interval'])
-    facts = {'preset': preset, 'options': values['options'], 'allow_h200': settings.allow_h200, 'partitions': {}}
+    facts = {
+        'command': describe_command(preset, settings),
+        'options': values['options'],
+        'allow_h200': settings.allow_h200,
+        'partitions': {},
+    }
     folder = settings.work_dir.replace('{username}', run_on(computer, 'whoami').strip())
     run_on(computer, f'mkdir -p {shlex.quote(folder)}')
     say(f'it answers; jobs run below {folder}')
@@ -182,6 +187,18 @@ def render_script(preset: str, settings: ComputerSettings, process: str) -> str:
     job.codes_info, job.codes_run_mode = [code], CodeRunMode.SERIAL
     job.append_text = MARK_END
     return str(scheduler.get_submit_script(job))
+
+
+def describe_command(preset: str, settings: ComputerSettings) -> str:
+    """Return the command that makes this computer, to be repeated or changed."""
+    words = ['aiida-oodal', 'setup', 'computer', '--preset', preset]
+    for name, value in settings.model_dump(exclude_defaults=True).items():
+        option = f'--{name.removesuffix("s" if name == "modules" else "").replace("_", "-")}'
+        if value is True:
+            words.append(option)
+        else:
+            words += [word for item in (value if name == 'modules' else [value]) for word in (option, str(item))]
+    return shlex.join(words)
 
 
 def describe_options(options: Mapping[str, Any]) -> str:
