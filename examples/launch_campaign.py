@@ -12,6 +12,7 @@ from aiida.plugins import CalculationFactory, DataFactory, WorkflowFactory
 from ase.build import bulk
 
 from aiida_oodal.calculations.engine_code import get_engine_code
+from aiida_oodal.calculations.job_options import get_job_options
 from aiida_oodal.workchains.launch import submit_once, wait_for
 
 COMPUTER = 'localhost'
@@ -36,6 +37,7 @@ def build_validation() -> ProcessBuilder:
     builder = ReferenceMdCalculation.get_builder()
     builder.code = get_engine_code()
     builder.metadata.computer = load_computer(COMPUTER)
+    builder.metadata.options.update(get_job_options(builder.metadata.computer, 'reference_md'))
     builder.structure = StructureSetData([bulk('Al', 'fcc', a=4.0, cubic=True).repeat(3)])
     builder.reference = REFERENCE
     builder.settings = {'temperatures': [600, 1200, 1800, 2400], 'samples_per_temperature': 4, 'steps': 160}

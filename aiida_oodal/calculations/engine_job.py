@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 from abc import abstractmethod
+from collections.abc import Hashable
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,7 +13,9 @@ from aiida import orm
 from aiida.common.datastructures import CalcInfo, CodeInfo
 from aiida.common.folders import Folder
 from aiida.engine import CalcJob, CalcJobProcessSpec, ExitCode
+from aiida.engine.processes.process import ProcessState
 from aiida.parsers import Parser
+from plumpy.process_states import State
 
 from aiida_oodal.data import StructureSetData
 from aiida_oodal.engine.__main__ import ERROR_FILE
@@ -21,9 +24,15 @@ from aiida_oodal.engine.structures import StructureSet
 
 from .job_options import check_job_options
 from .scheduler_verdict import find_scheduler_verdict
+from .submission import WaitingForScheduler
 
 #: Written by every command that has numbers to report.
 RESULTS_FILE = 'results.json'
+#: Made by the submit script after its program: where it is missing the script was ended before its end.
+END_FILE = 'script.end'
+MARK_END = f'touch {END_FILE}'
+#: The node failed, the job was cancelled, or it was lost without a word: nothing is wrong with the job itself.
+_LOST = (140, 145, 146)
 
 
 class EngineCalculation(CalcJob):
@@ -62,6 +71,12 @@ class EngineCalculation(CalcJob):
                 'or give it less to do.',
             ),
             (
+                132,
+                'ERROR_SUBMISSION_REFUSED',
+                'Slurm does not take the job: {reason}. Change the options of the job (queue_name, account, qos, '
+                'custom_scheduler_commands, ...) and submit it again.',
+            ),
+            (
                 140,
                 'ERROR_SCHEDULER_NODE_FAILURE',
                 'The node of the job failed. Submit it again; nothing is wrong with it.',
@@ -72,6 +87,13 @@ class EngineCalculation(CalcJob):
                 'The job was cancelled from outside (`scancel`, or an administrator). Submit it again if that was not '
                 'meant.',
             ),
+            (
+                146,
+                'ERROR_LOST',
+                'The job was ended from outside {when}, and nobody wrote down why: its node failed, or it was '
+                'cancelled before it began. The end of its output: {tail} Submit it again; if it is lost again, ask '
+                'the administrator of the computer what became of job {job}.',
+            ),
         ):
             spec.exit_code(status, label, message=message, invalidates_cache=True)
         spec.exit_code(210, 'ERROR_INPUT', message='{message}')
@@ -81,6 +103,11 @@ class EngineCalculation(CalcJob):
             message='The job left no `{filename}`. The end of its output: {tail} See `verdi calcjob outputcat {pk}`.',
         )
         spec.exit_code(310, 'ERROR_OUTPUT_INVALID', message='{message}')
+
+    @classmethod
+    def get_state_classes(cls) -> dict[Hashable, type[State]]:
+        """Let what the scheduler refuses end with an exit code."""
+        return {**super().get_state_classes(), ProcessState.WAITING: WaitingForScheduler}
 
     @classmethod
     def _check_options(cls, inputs: Any) -> str | None:
@@ -122,7 +149,8 @@ class EngineCalculation(CalcJob):
         calc_info.local_copy_list = copies or []
         calc_info.provenance_exclude_list = list(structures or {})
         calc_info.retrieve_list = [self.options.output_filename, ERROR_FILE, *retrieve]
-        calc_info.retrieve_temporary_list = retrieve_temporary or []
+        calc_info.retrieve_temporary_list = [END_FILE, *(retrieve_temporary or [])]
+        calc_info.append_text = MARK_END
         return calc_info
 
 
@@ -152,6 +180,8 @@ class EngineParser(Parser):
             self.exit_codes.ERROR_OUTPUT_MISSING.status,
             self.exit_codes.ERROR_OUTPUT_INVALID.status,
         )
+        if unread and verdict is None and self._was_lost(temporary):
+            return self.exit_codes.ERROR_LOST.format(when=self._when(), tail=self.tail(), job=self.node.get_job_id())
         if verdict is None or not (
             unread or verdict in ('ERROR_SCHEDULER_OUT_OF_MEMORY', 'ERROR_SCHEDULER_OUT_OF_WALLTIME')
         ):
@@ -160,6 +190,27 @@ class EngineParser(Parser):
         return self.exit_codes[verdict].format(
             memory=f'{memory_kb // 1024} MB' if memory_kb else "the partition's default",
             walltime=f'{seconds} s' if seconds else "the partition's default",
+        )
+
+    def _was_lost(self, temporary: Path) -> bool:
+        """Tell whether the script did not come to its end, and not because of what it says itself.
+
+        One that gives up before its program, as for a module that is not there, says why on stderr.
+        """
+        if (temporary / END_FILE).exists():
+            return False
+        return self._left(self.node.get_option('output_filename')) or not self._read(
+            self.node.get_option('scheduler_stderr')
+        )
+
+    def _when(self) -> str:
+        """Say how far the script came: Slurm makes the file of its output, the script that of its program's."""
+        if not self._left(self.node.get_option('scheduler_stdout')):
+            return 'before its script began'
+        return (
+            'while its program ran'
+            if self._left(self.node.get_option('output_filename'))
+            else 'before its program began'
         )
 
     def _explain(self, temporary: Path) -> ExitCode | None:
@@ -210,10 +261,18 @@ class EngineParser(Parser):
                 return ' | '.join(text.splitlines()[-lines:])
         return '(it printed nothing)'
 
+    def _left(self, name: str) -> bool:
+        """Tell whether a file was retrieved."""
+        return name in self.retrieved.base.repository.list_object_names()
+
     def _read(self, name: str) -> str:
         """Return the text of a retrieved file, empty if it was not retrieved."""
-        repository = self.retrieved.base.repository
-        return str(repository.get_object_content(name)) if name in repository.list_object_names() else ''
+        return str(self.retrieved.base.repository.get_object_content(name)) if self._left(name) else ''
+
+
+def was_lost(job: orm.CalcJobNode) -> bool:
+    """Tell whether the machine ended a job that would succeed if it were sent again."""
+    return job.exit_status in _LOST
 
 
 def require_file(path: Path) -> None:

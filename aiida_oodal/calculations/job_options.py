@@ -35,8 +35,9 @@ def check_job_options(computer: orm.Computer, process: str, options: Mapping[str
     """Say what Slurm, or the policy of the computer, would refuse; None if nothing is known against the options."""
     facts = computer.get_property(PROPERTY, {})
     name = options.get('queue_name')
-    gres = _GRES.findall(options.get('custom_scheduler_commands') or '')
-    if process == 'latents' and not facts.get('allow_h200') and 'h200' in ' '.join([name or '', *gres]).lower():
+    commands = options.get('custom_scheduler_commands') or ''
+    gres = _GRES.findall(commands)
+    if process == 'latents' and not facts.get('allow_h200') and 'h200' in f'{name} {commands}'.lower():
         return H200_REFUSED
     partitions = facts.get('partitions', {})
     if name is None or not partitions:

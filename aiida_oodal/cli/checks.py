@@ -96,7 +96,7 @@ def _check_computer(computer: Any) -> Iterator[Finding]:
     yield Finding('computer', True, f'{name} answers as {user}')
     folder = computer.get_workdir().replace('{username}', user)
     facts = computer.get_property(PROPERTY, {})
-    renew = f'aiida-oodal setup computer --preset {facts.get("preset", "a100-slurm")} --label {name} ...'
+    renew = facts.get('command', f'aiida-oodal setup computer --preset a100-slurm --label {name} ...')
     try:
         free = float(run_on(computer, f'df --output=avail --block-size=1 {folder} | tail -1'))
         yield _check_space(

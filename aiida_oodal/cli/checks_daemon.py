@@ -5,8 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from .daemon import BrokerState, find_daemon_processes, look_at_broker
+from .paused import find_paused
 
 #: Share of the workers' slots above which new processes will soon have to wait.
 _FULL = 0.9
@@ -84,7 +86,9 @@ def _check_rabbitmq() -> Finding:
     try:
         broker.get_communicator()
     except Exception as error:  # whatever the client library raises
-        return Finding('broker', False, f'{broker} does not answer: {error}', 'systemctl restart rabbitmq-server')
+        # With workers that wait for it, it would give tasks out twice.
+        cure = 'verdi daemon stop; systemctl restart rabbitmq-server; aiida-oodal doctor --fix'
+        return Finding('broker', False, f'{broker} does not answer: {error}', cure)
     return Finding('broker', True, str(broker))
 
 
@@ -101,8 +105,17 @@ def _check_processes(workers: int) -> Iterator[Finding]:
         yield Finding('processes', False, text, f'verdi daemon incr {1 + count // max(slots // workers, 1)}')
     else:
         yield Finding('processes', True, f'{count} are active')
-    paused = QueryBuilder().append(ProcessNode, filters={'attributes.paused': True, **active})
-    for (node,) in paused.all():
-        text = f'{node.process_label}<{node.pk}> is paused: {node.process_status}'
-        cause = f'verdi process report {node.pk}; then verdi process play {node.pk}, or verdi process kill {node.pk}'
-        yield Finding('processes', False, text, cause)
+    for node in find_paused():
+        since = f'{node.mtime:%Y-%m-%d %H:%M}'
+        text = f'{node.process_label}<{node.pk}> is paused since {since}: {node.process_status}: {_last_error(node)}'
+        cure = f'verdi process report {node.pk}; then verdi process play {node.pk}, or verdi process kill {node.pk}'
+        yield Finding('processes', False, text, cure)
+
+
+def _last_error(node: Any) -> str:
+    """Return the last line of the last error that was reported of a process."""
+    from aiida.orm import Log
+
+    errors = [log.message for log in Log.collection.get_logs_for(node) if log.levelname == 'ERROR']
+    lines = errors[-1].strip().splitlines() if errors else []
+    return lines[-1].strip() if lines else 'no error was reported'

@@ -38,7 +38,7 @@ class BrokerState:
 
 
 def look_at_broker() -> BrokerState | None:
-    """Return the state of the loaded profile's broker; None where it is not ZeroMQ (RabbitMQ has no such hole)."""
+    """Return the state of the loaded profile's broker; None where it is not ZeroMQ."""
     from aiida.brokers.zeromq import ZeromqBroker
     from aiida.manage import get_manager
 

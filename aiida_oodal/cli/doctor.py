@@ -8,7 +8,10 @@ import click
 @click.command()
 @click.option('--computer', 'label', help='Only this computer.  [default: every computer]')
 @click.option(
-    '--fix', is_flag=True, help='Start daemon and broker afresh if they are ill; no finished work is repeated.'
+    '--fix',
+    is_flag=True,
+    help='Start daemon and broker afresh if they are ill, and resume what was paused because a computer did not answer '
+    'that answers now; no finished work is repeated.',
 )
 @click.option('--workers', type=click.IntRange(1), default=2, show_default=True, help='Daemon workers after --fix.')
 @click.option('-p', '--profile', help='AiiDA profile; the default one if not given.')
@@ -27,6 +30,7 @@ def doctor(label: str | None, fix: bool, workers: int, profile: str | None) -> N
         from .checks import check_installation
         from .checks_daemon import check_daemon
         from .daemon import start_daemon
+        from .paused import resume_paused
 
         findings = list(check_daemon())
         if fix and not all(finding.ok for finding in findings if finding.fixable):
@@ -38,6 +42,9 @@ def doctor(label: str | None, fix: bool, workers: int, profile: str | None) -> N
             get_manager().reset_profile_storage()
             start_daemon(workers, repair=True)
             findings = list(check_daemon(patience=20.0))
+        if fix and (resumed := resume_paused()):
+            click.echo(f'resumed {", ".join(f"{node.process_label}<{node.pk}>" for node in resumed)}')
+            findings = list(check_daemon())
         broken = 0
         for finding in (*findings, *check_installation(label)):
             click.echo(str(finding))

@@ -11,6 +11,7 @@ from aiida.common.exceptions import InvalidOperation, NotExistent
 from aiida.engine import submit
 
 from aiida_oodal.calculations.engine_code import get_engine_code
+from aiida_oodal.calculations.job_options import get_job_options
 from aiida_oodal.engine.errors import OodalError
 from aiida_oodal.workchains.launch import wait_for
 from aiida_oodal.workchains.screen import ScreenWorkChain
@@ -36,7 +37,8 @@ def submit_screen(targets: Path, computer: str) -> orm.WorkChainNode:
             builder.embed.code = get_engine_code()
             builder.embed.settings = orm.Dict(inputs.content.latents)
             builder.embed.metadata.computer = orm.load_computer(computer)
-            builder.embed.metadata.options = inputs.content.options
+            defaults = get_job_options(builder.embed.metadata.computer, 'latents')
+            builder.embed.metadata.options = {**defaults, **inputs.content.options}
         # Before anything else: without a daemon `submit` would ask for one first.
         if problem := validate_screen(builder, None):
             raise OodalError(f'{targets}: {problem}')

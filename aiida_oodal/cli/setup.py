@@ -33,7 +33,7 @@ def setup() -> None:
 @click.option(
     '--rabbitmq',
     metavar='URL',
-    help='amqp://user:password@host:port, for campaigns of weeks; ZeroMQ, which needs no service, if not given.',
+    help='amqp://user:password@host:port of one that is looked after; ZeroMQ, which needs no service, if not given.',
 )
 def profile(name: str, email: str, postgresql: str | None, rabbitmq: str | None) -> None:
     """Make the AiiDA profile, with settings for campaigns of many jobs."""

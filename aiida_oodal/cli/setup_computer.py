@@ -133,7 +133,12 @@ def make_computer(preset: str, settings: ComputerSettings, say: Callable[[str], 
         say(f'brought computer {settings.label!r} up to date')
     computer.configure(**values['configuration'])
     computer.set_minimum_job_poll_interval(values['poll_interval'])
-    facts = {'preset': preset, 'options': values['options'], 'allow_h200': settings.allow_h200, 'partitions': {}}
+    facts = {
+        'command': describe_command(preset, settings),
+        'options': values['options'],
+        'allow_h200': settings.allow_h200,
+        'partitions': {},
+    }
     folder = settings.work_dir.replace('{username}', run_on(computer, 'whoami').strip())
     run_on(computer, f'mkdir -p {shlex.quote(folder)}')
     say(f'it answers; jobs run below {folder}')
@@ -150,33 +155,50 @@ def make_computer(preset: str, settings: ComputerSettings, say: Callable[[str], 
 def render_script(preset: str, settings: ComputerSettings, process: str) -> str:
     """Return the script that ``sbatch`` would get for a job of a process; nothing is stored, nobody is asked."""
     from aiida.common.datastructures import CodeRunMode
-    from aiida.plugins import SchedulerFactory
+    from aiida.plugins import CalculationFactory, SchedulerFactory
     from aiida.schedulers.datastructures import JobTemplate, JobTemplateCodeInfo
 
     from aiida_oodal.calculations.engine_code import EXECUTABLE
+    from aiida_oodal.calculations.engine_job import MARK_END
 
     values = render_preset(preset, settings)
     computer = values['computer']
     scheduler = SchedulerFactory(computer['scheduler'])()
     options = values['options'].get(process, {})
+    calculation = CalculationFactory(f'oodal.{process}')
     job = JobTemplate()
+    # As `aiida.engine.CalcJob.presubmit` does with the options that nobody gave.
+    job.rerunnable, job.import_sys_environment = False, True
     job.shebang = computer['shebang']
     job.job_name = f'aiida-{process}'
     job.sched_output_path, job.sched_error_path = '_scheduler-stdout.txt', '_scheduler-stderr.txt'
     job.job_resource = scheduler.create_job_resource(num_machines=1, num_mpiprocs_per_machine=1)
     job.prepend_text = computer['prepend_text']
-    job.environment_variables = {'OMP_NUM_THREADS': '1'}
+    job.job_environment = {'OMP_NUM_THREADS': '1'}
     for name, value in options.items():
         setattr(job, name, value)
     code = JobTemplateCodeInfo(
         prepend_cmdline_params=[],
-        cmdline_params=[f'./{EXECUTABLE}', process.replace('_', '-'), 'job.json'],
+        cmdline_params=[f'./{EXECUTABLE}', calculation.COMMAND, calculation.JOB_FILE],
         use_double_quotes=[False, False],
         wrap_cmdline_params=False,
-        stdout_name='engine.out',
+        stdout_name=calculation.OUTPUT_FILE,
     )
     job.codes_info, job.codes_run_mode = [code], CodeRunMode.SERIAL
+    job.append_text = MARK_END
     return str(scheduler.get_submit_script(job))
+
+
+def describe_command(preset: str, settings: ComputerSettings) -> str:
+    """Return the command that makes this computer, to be repeated or changed."""
+    words = ['aiida-oodal', 'setup', 'computer', '--preset', preset]
+    for name, value in settings.model_dump(exclude_defaults=True).items():
+        option = f'--{name.removesuffix("s" if name == "modules" else "").replace("_", "-")}'
+        if value is True:
+            words.append(option)
+        else:
+            words += [word for item in (value if name == 'modules' else [value]) for word in (option, str(item))]
+    return shlex.join(words)
 
 
 def describe_options(options: Mapping[str, Any]) -> str:

@@ -75,9 +75,11 @@ class CampaignHistory:
 
 def read_history(campaign: orm.WorkChainNode) -> CampaignHistory:
     """Read a campaign from the labels of its calls (see :class:`.CampaignWorkChain`)."""
+    calls = campaign.base.links.get_outgoing(link_type=(LinkType.CALL_CALC, LinkType.CALL_WORK)).all()
     called = {
         link.link_label: link.node
-        for link in campaign.base.links.get_outgoing(link_type=(LinkType.CALL_CALC, LinkType.CALL_WORK)).all()
+        # Of those with the same name the last counts: the machine ended the others.
+        for link in sorted(calls, key=lambda link: link.node.pk)
         # A call whose worker was killed before it was handed on has no state; another took its place.
         if link.node.process_state is not None
     }

@@ -11,6 +11,8 @@ from aiida.common.links import LinkType
 from aiida.engine import ExitCode, Process, ProcessBuilder, ToContext, WorkChain, if_, while_
 from aiida.engine.processes.workchains.workchain import WorkChainSpec
 
+from aiida_oodal.calculations.engine_job import was_lost
+from aiida_oodal.calculations.job_options import get_job_options
 from aiida_oodal.calculations.label import LabelCalculation
 from aiida_oodal.calculations.md import MdCalculation
 from aiida_oodal.calculations.select_clusters import select_clusters, validate_select_settings
@@ -22,12 +24,16 @@ from .campaign_inputs import find_doubts, validate_campaign
 from .explore import ExploreWorkChain
 from .protocols import load_protocol, merge
 
+#: How often one job is sent again after the machine ended it.
+_MAX_LOST = 3
+
 
 class CampaignWorkChain(WorkChain):
     """Rounds of exploring and learning.
 
     The calls are named ``label_0``, ``train_0`` (the initial set), then ``explore_<round>_<walker>``,
-    ``select_<round>``, ``label_<round>`` and ``train_<round>``: the report reads a campaign from these links.
+    ``select_<round>``, ``label_<round>`` and ``train_<round>``: the report reads a campaign from these links. A job
+    that the machine ended is sent again under the same name.
     """
 
     @classmethod
@@ -90,13 +96,17 @@ class CampaignWorkChain(WorkChain):
         spec.inputs.validator = validate_campaign
         spec.outline(
             cls.setup,
-            if_(cls.should_label_initial)(cls.label_initial, cls.inspect_initial_labels),
-            if_(cls.should_train_initial)(cls.run_train, cls.inspect_train),
+            if_(cls.should_label_initial)(while_(cls.is_label_due)(cls.label_initial), cls.inspect_initial_labels),
+            if_(cls.should_train_initial)(while_(cls.is_train_due)(cls.run_train), cls.inspect_train),
             while_(cls.should_explore)(
                 cls.run_explore,
                 cls.inspect_explore,
                 if_(cls.has_candidates)(
-                    cls.select_and_queue, cls.run_label, cls.inspect_label, cls.run_train, cls.inspect_train
+                    cls.select_and_queue,
+                    while_(cls.is_label_due)(cls.run_label),
+                    cls.inspect_label,
+                    while_(cls.is_train_due)(cls.run_train),
+                    cls.inspect_train,
                 ),
             ),
             cls.finish,
@@ -159,7 +169,8 @@ class CampaignWorkChain(WorkChain):
         :param walkers: by name ``{'structure': node, 'settings': {...}}``; the settings win over those of the protocol.
         :param protocol: ``quick``, ``balanced`` or ``careful``.
         :param overrides: nested values for ``reference``, ``md``, ``carve``, ``select``, ``train``, ``max_rounds``.
-        :param options: options of every job: resources, queue_name, max_wallclock_seconds, ...
+        :param options: options of every job: resources, queue_name, max_wallclock_seconds, ...; they win over those
+            that the computer was set up with for each process.
         """
         values = load_protocol('campaign', protocol, overrides)
         builder = cls.get_builder()
@@ -179,10 +190,10 @@ class CampaignWorkChain(WorkChain):
             }
             for name, walker in walkers.items()
         }
-        for namespace in (builder.md, builder.label, builder.train):
+        for process, namespace in (('md', builder.md), ('label', builder.label), ('train_ace', builder.train)):
             namespace.code = code
             namespace.metadata.computer = computer
-            namespace.metadata.options.update(options or {})
+            namespace.metadata.options.update({**get_job_options(computer, process), **(options or {})})
         builder.label.reference = orm.Dict(values['reference'])
         builder.train.settings = orm.Dict(values['train'])
         builder.carve = orm.Dict(values['carve'])
@@ -206,19 +217,28 @@ class CampaignWorkChain(WorkChain):
         """Tell whether there are structures that the reference must label first."""
         return 'structures' in self.inputs.initial
 
+    def is_label_due(self) -> bool:
+        """Tell whether the labels of this round are not there yet and may be asked for, once more if they were."""
+        return self._is_due(f'label_{self.ctx.round}')
+
+    def is_train_due(self) -> bool:
+        """Tell the same of the fit of this round."""
+        return self._is_due(f'train_{self.ctx.round}')
+
     def label_initial(self) -> ToContext:
         """Submit the labelling of the initial structures."""
         inputs = self.exposed_inputs(LabelCalculation, 'label', agglomerate=False)
         inputs.structures = self.inputs.initial.structures
-        return ToContext(label=self._submit_once('label_0', LabelCalculation, inputs))
+        return ToContext(label_0=self._submit_once('label_0', LabelCalculation, inputs))
 
     def inspect_initial_labels(self) -> ExitCode | None:
         """Take the labels into the training set."""
-        if 'labels' not in self.ctx.label.outputs:
-            return self._fail('ERROR_LABELLING_FAILED', self.ctx.label)
-        if not self.ctx.label.is_finished_ok:
-            self.report(f'going on without some initial structures: {self.ctx.label.exit_message}')
-        self.ctx.training['start'] = self.ctx.label.outputs.labels
+        label = self.ctx.label_0
+        if 'labels' not in label.outputs:
+            return self._fail('ERROR_LABELLING_FAILED', label)
+        if not label.is_finished_ok:
+            self.report(f'going on without some initial structures: {label.exit_message}')
+        self.ctx.training['start'] = label.outputs.labels
         return None
 
     def should_train_initial(self) -> bool:
@@ -295,14 +315,15 @@ class CampaignWorkChain(WorkChain):
         """Submit the labelling of what was queued in this round."""
         inputs = self.exposed_inputs(LabelCalculation, 'label', agglomerate=False)
         inputs.clusters = self.ctx.queued
-        node = self._submit_once(f'label_{self.ctx.round}', LabelCalculation, inputs)
+        call = f'label_{self.ctx.round}'
+        node = self._submit_once(call, LabelCalculation, inputs)
         for cluster in self.ctx.queued.values():
             mark(cluster, QueueStatus.SUBMITTED)
-        return ToContext(label=node)
+        return ToContext(**{call: node})
 
     def inspect_label(self) -> ExitCode | None:
         """Book the labels in the queue and take them into the training set."""
-        label = self.ctx.label
+        label = self.ctx[f'label_{self.ctx.round}']
         labelled = set()
         if 'labels' in label.outputs:
             labelled = set(label.outputs.labels.get_set().info['cluster'].tolist())
@@ -322,10 +343,12 @@ class CampaignWorkChain(WorkChain):
         inputs.training = self.ctx.training
         if 'validation' in self.inputs:
             inputs.validation = self.inputs.validation
-        return ToContext(train=self._submit_once(f'train_{self.ctx.round}', TrainAceCalculation, inputs))
+        call = f'train_{self.ctx.round}'
+        return ToContext(**{call: self._submit_once(call, TrainAceCalculation, inputs)})
 
     def inspect_train(self) -> ExitCode | None:
         """Take the new potential."""
+        self.ctx.train = self.ctx[f'train_{self.ctx.round}']
         if not self.ctx.train.is_finished_ok:
             return self._fail('ERROR_TRAINING_FAILED', self.ctx.train)
         self.ctx.potential = self.ctx.train.outputs.potential
@@ -341,15 +364,26 @@ class CampaignWorkChain(WorkChain):
 
     def _submit_once(self, call: str, process: type[Process], inputs: AttributeDict) -> orm.ProcessNode:
         """Submit a child, or return the one that this very step submitted before its worker was killed."""
-        calls = self.node.base.links.get_outgoing(
-            link_type=(LinkType.CALL_CALC, LinkType.CALL_WORK), link_label_filter=call
-        )
-        for child in calls.all_nodes():
+        for child in self._calls(call):
             # One without a checkpoint was stored when the worker was killed, and nobody can ever take it up.
-            if child.is_terminated or child.checkpoint is not None:
+            if (child.is_terminated and not was_lost(child)) or child.checkpoint is not None:
                 return child
+            if child.is_terminated:
+                self.report(f'{call} is sent again: {child.exit_message}')
         inputs.setdefault('metadata', AttributeDict())['call_link_label'] = call
         return self.submit(process, **inputs)
+
+    def _calls(self, call: str) -> list[orm.ProcessNode]:
+        """Return the children of a name, the oldest first."""
+        links = self.node.base.links.get_outgoing(
+            link_type=(LinkType.CALL_CALC, LinkType.CALL_WORK), link_label_filter=call
+        )
+        return sorted(links.all_nodes(), key=lambda child: child.pk)
+
+    def _is_due(self, call: str) -> bool:
+        """Tell whether a job has not come back yet, or was ended by the machine and may be sent again."""
+        lost = [child for child in self._calls(call) if was_lost(child)]
+        return call not in self.ctx or (was_lost(self.ctx[call]) and len(lost) <= _MAX_LOST)
 
     def _attach(self) -> None:
         """Attach the potential and the labels that there are, whatever happens next."""

@@ -68,6 +68,7 @@ class MdBaseWorkChain(BaseRestartWorkChain):
             _CODES.ERROR_SCHEDULER_OUT_OF_WALLTIME,
             _CODES.ERROR_SCHEDULER_NODE_FAILURE,
             _CODES.ERROR_CANCELLED,
+            _CODES.ERROR_LOST,
         ],
     )
     def go_on(self, calculation: orm.CalcJobNode) -> ProcessHandlerReport:

@@ -9,6 +9,7 @@ from aiida.common import AttributeDict
 from aiida.engine import ExitCode, ToContext, WorkChain, while_
 from aiida.engine.processes.workchains.workchain import WorkChainSpec
 
+from aiida_oodal.calculations.engine_job import was_lost
 from aiida_oodal.calculations.fit_reference import fit_reference, validate_reference_settings
 from aiida_oodal.calculations.latents import LatentsCalculation
 from aiida_oodal.calculations.score import score
@@ -171,8 +172,8 @@ class ScreenWorkChain(WorkChain):
             codes = LatentsCalculation.exit_codes
             done = list(job.outputs.latents.values()) if 'latents' in job.outputs else []
             self.ctx.latents.setdefault(f'{ensemble}/{name}', []).extend(done)
-            if job.exit_status == codes.ERROR_INTERRUPTED.status:
-                rest = int(job.outputs.results['next_structure'])
+            if job.exit_status == codes.ERROR_INTERRUPTED.status or was_lost(job):
+                rest = int(job.outputs.results['next_structure']) if 'results' in job.outputs else start
                 self.ctx.fruitless[key] = self.ctx.fruitless.get(key, 0) + 1 if rest == start else 0
                 if self.ctx.fruitless[key] <= _MAX_FRUITLESS:
                     self.report(f'{name} under {ensemble}: ended at structure {rest} of {stop}, going on from there')

@@ -77,7 +77,12 @@ def test_what_slurm_has_not_is_named(cluster, options, message):
 
 
 @pytest.mark.parametrize(
-    'options', [{'queue_name': 'h200'}, {'custom_scheduler_commands': '#SBATCH --gres=gpu:h200:1'}]
+    'options',
+    [
+        {'queue_name': 'h200'},
+        {'custom_scheduler_commands': '#SBATCH --gres=gpu:h200:1'},
+        {'custom_scheduler_commands': '#SBATCH -p h200'},
+    ],
 )
 def test_embedding_jobs_stay_away_from_h200(cluster, options):
     assert '--allow-h200' in check_job_options(cluster, 'latents', options)

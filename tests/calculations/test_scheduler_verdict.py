@@ -1,4 +1,4 @@
-"""Captured words of Slurm: 22.05 here, with and without accounting; out of memory from a cluster with cgroups."""
+"""Words of Slurm: captured from 22.05 with ``tests/slurm``; of cgroups, which that has not, from public reports."""
 
 import pytest
 
@@ -14,13 +14,25 @@ SACCT = {
     'COMPLETED': ['9|COMPLETED|0:0|', '9.batch|COMPLETED|0:0|'],
 }
 STDERR = {
-    'TIMEOUT': 'slurmstepd-n1: error: *** JOB 9 ON localhost CANCELLED AT 2026-11-22T07:52:26 DUE TO TIME LIMIT ***',
-    'CANCELLED': 'slurmstepd-localhost: error: *** JOB 9 ON localhost CANCELLED AT 2026-11-22T07:52:26 ***',
-    'NODE_FAIL': 'slurmstepd: error: *** JOB 9 ON n1 CANCELLED AT 2026-11-22T07:52:26 DUE TO NODE FAILURE, SEE LOG ***',
-    'OUT_OF_MEMORY': 'slurmstepd: error: Detected 1 oom-kill event(s) in StepId=4711.batch. Some of your processes may '
-    'have been killed by the cgroup out-of-memory handler.',
+    'TIMEOUT': 'slurmstepd-localhost: error: *** JOB 9 ON localhost CANCELLED AT 2026-11-22T07:52:26 DUE TO TIME LIMIT '
+    '***',
+    'CANCELLED': 'slurmstepd-localhost: error: *** JOB 3 ON localhost CANCELLED AT 2026-11-25T15:56:58 ***',
+    'NODE_FAIL': 'slurmstepd-localhost: error: *** JOB 2 ON localhost CANCELLED AT 2026-11-25T15:56:54 DUE TO NODE '
+    'FAILURE, SEE SLURMCTLD LOG FOR DETAILS ***',
+    'OUT_OF_MEMORY': 'slurmstepd-localhost: error: StepId=5.batch exceeded memory limit (170479616 > 104857600), being '
+    'killed\nslurmstepd-localhost: error: *** JOB 5 ON localhost CANCELLED AT 2026-11-25T15:57:21 ***\n'
+    'slurmstepd-localhost: error: Exceeded job memory limit',
     'FAILED': 'Traceback (most recent call last):\n  ...\nKeyError: 1',
     'COMPLETED': '',
+}
+#: By the report that shows it.
+CGROUP_OUT_OF_MEMORY = {
+    'https://github.com/hafs-community/HAFS/issues/101': 'slurmstepd: error: Detected 1 oom-kill event(s) in step '
+    '3495064.0 cgroup. Some of your processes may have been killed by the cgroup out-of-memory handler.',
+    'https://github.com/ArjunaCluster/ArjunaUsers/issues/52': 'slurmstepd: error: Detected 1 oom-kill event(s) in '
+    'StepId=191.batch cgroup. Some of your processes may have been killed by the cgroup out-of-memory handler.',
+    'https://github.com/nextflow-io/nextflow/issues/5932': 'slurmstepd: error: Detected 1 oom_kill event in '
+    'StepId=11300781.0. Some of the step tasks have been OOM Killed.',
 }
 EXPECTED = {
     'TIMEOUT': 'ERROR_SCHEDULER_OUT_OF_WALLTIME',
@@ -43,5 +55,7 @@ def test_stderr_tells_without_accounting(state):
     assert find_scheduler_verdict('', said) == EXPECTED[state]
 
 
-def test_an_older_slurm_says_it_in_other_words():
-    assert find_scheduler_verdict('', 'slurmstepd: error: Exceeded job memory limit') == 'ERROR_SCHEDULER_OUT_OF_MEMORY'
+@pytest.mark.parametrize('report', CGROUP_OUT_OF_MEMORY)
+def test_the_kernel_killed_for_memory(report):
+    said = f'slurm_script: line 28: 8156 Killed python3\n{CGROUP_OUT_OF_MEMORY[report]}'
+    assert find_scheduler_verdict('', said) == 'ERROR_SCHEDULER_OUT_OF_MEMORY'

@@ -1,5 +1,6 @@
 """``aiida-oodal setup`` in the profile of the tests; from nothing it is tried in ``tests/production``."""
 
+import shlex
 import sqlite3
 import sys
 from pathlib import Path
@@ -40,7 +41,7 @@ def test_embedding_jobs_ask_for_one_card_and_sixty_gigabytes():
     script = render_script('a100-slurm', ComputerSettings(**SLURM, account='mat-42', walltime='2:30:00'), 'latents')
     for line in ('--partition=a100', '--mem=61440', '--gres=gpu:a100:1', '--time=02:30:00', '--account=mat-42'):
         assert f'#SBATCH {line}\n' in script
-    assert script.strip().endswith("'./oodal-engine' 'latents' 'job.json'  > 'engine.out'")
+    assert script.strip().endswith("'./oodal-engine' 'latents' 'job.json'  > 'engine.out'\n\ntouch script.end")
 
 
 def test_what_needs_no_card_goes_where_there_is_none():
@@ -82,6 +83,21 @@ def test_an_unknown_preset_names_those_there_are():
     result = invoke('computer', '--preset', 'v100', '--dry-run')
     assert result.exit_code == 1
     assert "no preset 'v100'; there are a100-slurm, local" in result.output
+
+
+def test_the_command_that_made_a_computer_can_be_repeated(monkeypatch):
+    from aiida_oodal.cli import setup_computer
+
+    settings = ComputerSettings(
+        **SLURM, modules=('cuda/12.4', 'gcc'), gres='', mpirun='srun -n 4', poll_interval=2, allow_h200=True
+    )
+    asked = []
+    monkeypatch.setattr(setup_computer, 'make_computer', lambda preset, given, say: asked.append((preset, given)))
+    words = shlex.split(setup_computer.describe_command('a100-slurm', settings))
+    assert words[:2] == ['aiida-oodal', 'setup']
+    result = invoke(*words[2:])
+    assert result.exit_code == 0, result.output
+    assert asked == [('a100-slurm', settings)]
 
 
 def test_a_dry_run_shows_the_scripts_and_makes_nothing(aiida_profile):

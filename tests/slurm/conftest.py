@@ -32,17 +32,23 @@ def slurm():
 
 
 @pytest.fixture(scope='session')
-def slurm_computer(slurm, aiida_profile, tmp_path_factory):
-    from aiida_oodal.cli.setup_computer import ComputerSettings, make_computer
+def computer_settings(tmp_path_factory):
+    from aiida_oodal.cli.setup_computer import ComputerSettings
 
-    settings = ComputerSettings(
+    return ComputerSettings(
         label='a100-slurm',
         work_dir=str(tmp_path_factory.mktemp('slurm')),
         venv=sys.prefix,
         walltime='00:10:00',
         poll_interval=0.5,
     )
-    return make_computer('a100-slurm', settings, print)
+
+
+@pytest.fixture(scope='session')
+def slurm_computer(slurm, aiida_profile, computer_settings):
+    from aiida_oodal.cli.setup_computer import make_computer
+
+    return make_computer('a100-slurm', computer_settings, print)
 
 
 @pytest.fixture
@@ -125,6 +131,24 @@ def label_builder(on_slurm):
         builder = on_slurm(LabelCalculation.get_builder(), 'label', **options)
         builder.structures = StructureSetData([bulk('Al', cubic=True)])
         builder.reference = {'calculator': 'emt'}
+        return builder
+
+    return build
+
+
+@pytest.fixture
+def latents_builder(on_slurm):
+    import ase.io
+
+    from aiida_oodal.calculations.latents import LatentsCalculation
+    from aiida_oodal.data import MaceModelData, StructureSetData
+
+    folder = Path(__file__).parents[1] / 'data' / 'mace_alcu'
+
+    def build(**options):
+        builder = on_slurm(LatentsCalculation.get_builder(), 'latents', **options)
+        builder.structures = StructureSetData(ase.io.read(folder / 'heldout.extxyz', ':3'))
+        builder.models = {label: MaceModelData(folder / f'{label}.model') for label in ('w1', 'w2', 'w3', 'w4')}
         return builder
 
     return build

@@ -66,12 +66,9 @@ configure() { # true if something changed
     local changed=1
     put slurm.conf <slurm.conf && changed=0
     put gres.conf <gres.conf && changed=0
-    if [ $ACCOUNTING = 1 ]; then
-        printf '%s\n' AccountingStorageType=accounting_storage/slurmdbd AccountingStorageHost=localhost \
-            JobAcctGatherType=jobacct_gather/linux JobAcctGatherFrequency=task=1
-    else
-        printf '%s\n' AccountingStorageType=accounting_storage/none JobAcctGatherType=jobacct_gather/none
-    fi | put accounting.conf && changed=0
+    local storage=(AccountingStorageType=accounting_storage/none)
+    [ $ACCOUNTING = 0 ] || storage=(AccountingStorageType=accounting_storage/slurmdbd AccountingStorageHost=localhost)
+    printf '%s\n' "${storage[@]}" | put accounting.conf && changed=0
     return $changed
 }
 

@@ -1,27 +1,37 @@
 """Jobs through daemon and Slurm, with what they ask for."""
 
+from pathlib import Path
+
 import pytest
 from aiida.engine import submit
+
+from aiida_oodal.cli.setup_computer import render_script
 
 pytestmark = [pytest.mark.slow, pytest.mark.daemon]
 
 
-def test_md_and_labels_ask_for_the_partition_the_memory_and_the_card(md_builder, label_builder, wait_until, requested):
-    nodes = [submit(md_builder()), submit(label_builder())]
-    for node in nodes:
+def test_jobs_ask_for_the_partition_the_memory_and_the_card(
+    latents_builder, md_builder, label_builder, wait_until, requested, computer_settings
+):
+    nodes = {'latents': submit(latents_builder()), 'md': submit(md_builder()), 'label': submit(label_builder())}
+    for process, node in nodes.items():
         wait_until(lambda node=node: node.is_terminated, f'{node} ends')
         assert node.is_finished_ok, node.exit_message
         assert requested(node) == ['a100', '60G', 'gres:gpu:a100:1']
-    md, label = nodes
-    assert md.outputs.results['last_step'] == 20
-    assert label.outputs.labels.n_structures == 1
+        # What --dry-run shows is what sbatch gets.
+        sent = (Path(node.get_remote_workdir()) / '_aiidasubmit.sh').read_text().replace(f'aiida-{node.pk}', process)
+        shown = render_script('a100-slurm', computer_settings, process).replace(f'aiida-{process}', process)
+        assert sent.split('\n') == shown.split('\n')
+    assert sorted(nodes['latents'].outputs.latents) == ['w1', 'w2', 'w3', 'w4']
+    assert nodes['latents'].outputs.latents.w1.get_array('latents').shape[0] > 0
+    assert nodes['md'].outputs.results['last_step'] == 20
+    assert nodes['label'].outputs.labels.n_structures == 1
 
 
 def test_a_whole_campaign(slurm_computer, engine_code, wait_until, requested, slurm):
     from aiida.orm import Dict
     from ase.build import bulk
 
-    from aiida_oodal.calculations.job_options import get_job_options
     from aiida_oodal.calculations.make_crystals import make_crystals
     from aiida_oodal.data import StructureSetData
     from aiida_oodal.workchains.campaign import CampaignWorkChain
@@ -37,7 +47,6 @@ def test_a_whole_campaign(slurm_computer, engine_code, wait_until, requested, sl
             for name, top, seed in (('warm', 900, 1), ('hot', 1500, 2))
         },
         overrides={'train': {'number_of_functions': 30}, 'max_rounds': 8},
-        options=get_job_options(slurm_computer, 'md'),
     )
     campaign = submit(builder)
     wait_until(lambda: campaign.is_terminated, 'the campaign ends', seconds=600)

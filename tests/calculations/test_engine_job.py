@@ -1,0 +1,47 @@
+"""What becomes of a job that left less than it should, and why: real jobs, each ended in another place."""
+
+import pytest
+from aiida.engine import run_get_node
+from ase.build import bulk
+
+from aiida_oodal.calculations.engine_code import EXECUTABLE
+from aiida_oodal.calculations.label import LabelCalculation
+from aiida_oodal.data import StructureSetData
+
+KILLED_BY_ITS_PROGRAM = f"""cat > {EXECUTABLE} <<'end'
+#!/bin/sh
+echo it had begun >&2
+kill -9 $PPID
+end
+"""
+
+
+@pytest.fixture
+def label(engine_code, localhost):
+    def run(prepend_text):
+        _, node = run_get_node(
+            LabelCalculation,
+            code=engine_code,
+            structures=StructureSetData([bulk('Al', cubic=True)]),
+            reference={'calculator': 'emt'},
+            metadata={'computer': localhost, 'options': {'prepend_text': prepend_text}},
+        )
+        return node
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ('prepend_text', 'status', 'words'),
+    [
+        ('kill -9 $$', 146, ['before its program began', '(it printed nothing)', 'Submit it again']),
+        (KILLED_BY_ITS_PROGRAM, 146, ['while its program ran', 'it had begun']),
+        ('echo no such module >&2; exit 1', 302, ['no such module']),
+        (f'rm {EXECUTABLE}', 302, [f'{EXECUTABLE}: No such file']),
+    ],
+)
+def test_a_job_that_left_nothing_was_lost_or_says_itself_why(label, prepend_text, status, words):
+    node = label(prepend_text)
+    assert node.exit_status == status, node.exit_message
+    for word in words:
+        assert word in node.exit_message
