@@ -4,15 +4,18 @@
     python benchmarks/md.py driver --atoms 500 --atom-steps 50000
     python benchmarks/md.py reading --folder /scratch/dumps --frame-atoms 100000 --megabytes 200
 
-**Driver**: seconds per MD step of the embedded ACE driver against bare pyace, and what evaluating gamma on every tenth
+**CPU time counts**, of all threads together: it is what a busy machine changes least. Wall time is printed beside it.
+Every line says what is asked for and whether it is met; the exit status is 1 if anything is missed.
+
+**Driver**: time per MD step of the embedded ACE driver against bare pyace, and what evaluating gamma on every tenth
 step saves. Bare pyace is its calculators alone, on the same atoms, with a ready neighbour list that ends at the cutoff:
-no skin, no conversion, no MD. Steps with and without gamma and bare evaluations take turns, and CPU time counts, so
-that a busy machine slows all of them alike.
+no skin, no conversion, no MD. Steps with and without gamma and bare evaluations take turns, so that whatever else the
+machine does slows all of them alike.
 
 **Reading**: the last frame of a dump of one large frame, and of a dump of many frames, in the columns and digits of our
-own dumps, as structure, against ``ase.io.read``. Every measurement runs in a process of its own and counts from after
-the imports; the memory is what the process grew by at its peak. Wall time counts for the ratio: polars reads with all
-cores, ASE with one; CPU time is printed beside it.
+own dumps, as structure, against ``ase.io.read(..., index=-1)``. Every measurement runs in a process of its own and
+counts from after the imports; the best of ``--repeat`` counts, which leaves out the time of the disk. The memory is what the
+process grew by at its peak.
 """
 
 from __future__ import annotations
@@ -40,6 +43,9 @@ from aiida_oodal.engine.md.settings import MdSettings
 
 POTENTIAL = Path(__file__).resolve().parents[1] / 'tests' / 'data' / 'ace-al'
 LATTICE = 4.05  # angstrom
+#: What issue 3 asks for: overhead of the driver; how many times faster than ASE the last frame is read.
+MOST_OVERHEAD = 0.15
+LEAST_ONE_FRAME, LEAST_MANY_FRAMES = 5, 50
 COLUMNS = 'id type element x y z vx vy vz gamma'
 
 
@@ -47,7 +53,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('parts', nargs='*', default=['driver', 'reading'], help='driver, reading; default: both')
     parser.add_argument('--atoms', type=int, nargs='+', default=[500, 4000, 32000], help='sizes for the driver')
-    parser.add_argument('--atom-steps', type=int, default=600_000, help='steps of a measurement = this / atoms')
+    parser.add_argument('--atom-steps', type=int, default=1_600_000, help='steps = this / atoms, at most 400')
     parser.add_argument('--folder', type=Path, help='where the dumps are written; default: a temporary folder')
     parser.add_argument('--frame-atoms', type=int, default=1_000_000, help='atoms of the dump of one frame')
     parser.add_argument('--megabytes', type=int, default=2_048, help='size of the dump of many frames')
@@ -60,26 +66,41 @@ def main() -> None:
         return
     if unknown := set(arguments.parts) - {'driver', 'reading'}:
         parser.error(f'{unknown.pop()!r} is none of driver, reading')
+    met = []
     if 'driver' in arguments.parts:
         os.environ['OMP_NUM_THREADS'] = '1'  # read when pyace is imported
-        benchmark_driver(arguments.atoms, arguments.atom_steps)
+        met += benchmark_driver(arguments.atoms, arguments.atom_steps)
     if 'reading' in arguments.parts:
         with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
-            benchmark_reading(Path(folder), arguments)
+            met += benchmark_reading(Path(folder), arguments)
+    if not all(met):
+        sys.exit(1)
 
 
-def benchmark_driver(sizes: list[int], atom_steps: int) -> None:
-    print('  atoms  gamma every  driver s/step  bare s/step  overhead  lists/step')
+def say(met: bool, asked: str) -> str:
+    return f'{"met" if met else "MISSED"} (asked: {asked})'
+
+
+def benchmark_driver(sizes: list[int], atom_steps: int) -> list[bool]:
+    print('Overhead of the driver over bare pyace: CPU time per MD step')
+    print('  atoms  steps  gamma every  driver [s]  bare [s]  overhead  neighbour lists per step')
+    met = []
     for size in sizes:
         cells = round((size / 4) ** (1 / 3))
         n_atoms = 4 * cells**3
-        driven, bare, lists = measure_driver(cells, min(400, max(20, atom_steps // n_atoms // 2 * 2)))
+        steps = min(400, max(20, atom_steps // n_atoms // 2 * 2))
+        driven, bare, lists = measure_driver(cells, steps)
         costs = []
         for every in (1, 10):
             cost, alone = ((part[True] + (every - 1) * part[False]) / every for part in (driven, bare))
             costs.append(cost)
-            print(f'{n_atoms:7d}  {every:11d}  {cost:13.4f}  {alone:11.4f}  {cost / alone - 1:8.1%}  {lists:10.2f}')
+            met.append(cost / alone - 1 <= MOST_OVERHEAD)
+            print(
+                f'{n_atoms:7d}  {steps:5d}  {every:11d}  {cost:10.4f}  {alone:8.4f}  {cost / alone - 1:8.1%}  '
+                f'{lists:5.2f}  {say(met[-1], f"at most {MOST_OVERHEAD:.0%}")}'
+            )
         print(f'{n_atoms:7d}  gamma every 10 steps: {costs[0] / costs[1]:.2f} times as fast as every step', flush=True)
+    return met
 
 
 class TimedEvaluator(AceForces):
@@ -154,17 +175,19 @@ def measure_driver(cells: int, steps: int) -> tuple[dict[bool, float], dict[bool
     return next(times), next(times), lists
 
 
-def benchmark_reading(folder: Path, arguments: argparse.Namespace) -> None:
+def benchmark_reading(folder: Path, arguments: argparse.Namespace) -> list[bool]:
+    print('Reading the last frame of a dump, against ase.io.read')
     one, many = folder / 'one_frame.dump', folder / 'many_frames.dump'
     write_frames(one, arguments.frame_atoms, n_bytes=0)
-    compare(f'one frame of {arguments.frame_atoms} atoms', one, arguments.repeat)
+    met = [compare(f'one frame of {arguments.frame_atoms} atoms', one, arguments.repeat, LEAST_ONE_FRAME)]
     one.unlink()
-    write_frames(many, arguments.many_atoms, n_bytes=arguments.megabytes << 20)
-    compare(f'frames of {arguments.many_atoms} atoms', many, arguments.repeat)
+    n_frames = write_frames(many, arguments.many_atoms, n_bytes=arguments.megabytes << 20)
+    what = f'{n_frames} frames of {arguments.many_atoms} atoms'
+    return [*met, compare(what, many, arguments.repeat, LEAST_MANY_FRAMES)]
 
 
-def write_frames(path: Path, n_atoms: int, n_bytes: int) -> None:
-    """Write one frame, and as many more as make a file of ``n_bytes``."""
+def write_frames(path: Path, n_atoms: int, n_bytes: int) -> int:
+    """Write one frame, and as many more as make a file of ``n_bytes``; return how many."""
     generator = np.random.default_rng(0)
     side = (16.0 * n_atoms) ** (1 / 3)
     header = f'ITEM: NUMBER OF ATOMS\n{n_atoms}\nITEM: BOX BOUNDS pp pp pp\n' + f'0.0 {side:.16e}\n' * 3
@@ -179,20 +202,25 @@ def write_frames(path: Path, n_atoms: int, n_bytes: int) -> None:
                 values = np.hstack([positions, velocities, generator.random((n_rows, 1))]).tolist()
                 stream.writelines(row.format(i, *value) for i, value in enumerate(values, start=start + 1))
             step += 10
+    return step // 10
 
 
-def compare(what: str, path: Path, repeat: int) -> None:
+def compare(what: str, path: Path, repeat: int, least: float) -> bool:
     best = {}
     for reader in ('aiida_oodal', 'ase'):
         command = [sys.executable, __file__, '--measure', reader, str(path)]
         runs = [json.loads(subprocess.run(command, check=True, capture_output=True).stdout) for _ in range(repeat)]
-        best[reader] = min(runs, key=lambda run: run['seconds'])
+        best[reader] = min(runs, key=lambda run: run['cpu'])
     assert best['ase']['positions'] == best['aiida_oodal']['positions'], 'the two readers do not agree'
-    ratio = best['ase']['seconds'] / best['aiida_oodal']['seconds']
-    print(f'last frame, {what}, {path.stat().st_size / 1e6:.0f} MB: {ratio:.1f} times faster than ase.io.read')
+    cpu, wall = (best['ase'][name] / best['aiida_oodal'][name] for name in ('cpu', 'seconds'))
+    print(
+        f'{what}, {path.stat().st_size / 1e6:.0f} MB: {cpu:.1f} times faster in CPU time ({wall:.1f} in wall time): '
+        f'{say(cpu >= least, f"at least {least}")}'
+    )
     for reader, run in best.items():
-        times = f'{run["seconds"]:8.3f} s ({run["cpu"]:.3f} s of CPU)'
+        times = f'{run["cpu"]:8.3f} s of CPU, {run["seconds"]:8.3f} s'
         print(f'    {reader:12} {times}, {run["megabytes"]:6.0f} MB of memory', flush=True)
+    return cpu >= least
 
 
 def measure_reading(reader: str, path: Path) -> dict[str, float]:

@@ -19,6 +19,7 @@ from aiida_oodal.engine.md.dump import Frame, iterate_frames
 from aiida_oodal.engine.md.log import read_log
 from aiida_oodal.engine.md.script import FINAL_RESTART, lammps_rotation, render_input, turn_back, write_structure
 from aiida_oodal.engine.md.settings import MdSettings
+from aiida_oodal.engine.md.thermo import to_metal
 from aiida_oodal.engine.md.verdict import Outcome, Verdict, judge
 
 from .engine_job import EngineCalculation, EngineParser, require_file
@@ -87,7 +88,8 @@ class MdCalculation(EngineCalculation):
         spec.output(
             'series',
             valid_type=orm.ArrayData,
-            help='Thermo columns against step, each shape (n_samples,), LAMMPS metal units; `max_gamma` is the '
+            help='Thermo columns against step, each shape (n_samples,), in ps, K, eV, bar and angstrom^3 whatever the '
+            'units of the script; `max_gamma` is the '
             'largest extrapolation grade of all atoms, dimensionless.',
         )
         spec.output(
@@ -177,13 +179,13 @@ class MdParser(EngineParser):
             watched=source.forces != 'lines',
         )
         self.out('results', orm.Dict(_plain(dataclasses.asdict(verdict))))
-        self.attach_series(temporary / MdCalculation.LOG_FILE)
+        self.attach_series(temporary / MdCalculation.LOG_FILE, settings.units)
         self.attach_frames(temporary, settings, source.elements, verdict)
         return self._exit_code(verdict)
 
-    def attach_series(self, path: Path) -> None:
+    def attach_series(self, path: Path, units: str) -> None:
         """Attach the thermo columns, each step once."""
-        series = read_log(path).series()
+        series = to_metal(read_log(path).series(), units)
         names = {name: name.removeprefix('v_').lower() for name in series}
         self.out('series', orm.ArrayData({names[name]: np.asarray(values) for name, values in series.items()}))
 

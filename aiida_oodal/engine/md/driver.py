@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 import sys
 from collections.abc import Callable
@@ -16,6 +17,8 @@ from numpy.typing import NDArray
 from aiida_oodal.engine.errors import OodalError
 
 __all__ = ['Evaluation', 'ForceEvaluator', 'LammpsDriver', 'Neighbours', 'open_lammps', 'read_commands']
+
+_INDEX = np.dtype(np.intc)
 
 
 @dataclass(frozen=True)
@@ -152,10 +155,15 @@ class LammpsDriver:
     def command(self, command: str) -> None:
         """Run one command and raise what LAMMPS, or the evaluator meanwhile, complained about."""
         failure: Exception | None = None
+        # pyace takes and gives lists, thousands in every step: without this, Python would look through all else that
+        # the process holds for garbage again and again (3 % of the time)
+        gc.freeze()
         try:
             self.lammps.command(command)
         except Exception as error:  # the lammps module raises bare Exceptions
             failure = error
+        finally:
+            gc.unfreeze()
         if self._error is not None:
             self._write_to_log(self._error)
             raise self._error
@@ -238,18 +246,19 @@ class LammpsDriver:
         index = lammps.find_pair_neighlist('zero')
         if index < 0:
             raise OodalError("the script has no 'pair_style zero CUTOFF full', whose neighbour list the driver uses")
-        pieces: list[NDArray[np.int32]] = [np.empty(0, dtype=np.int32)] * n_local
+        # as bytes: an array for every atom would take several times as long
+        pieces = [b''] * n_local
         for element in range(lammps.get_neighlist_size(index)):
-            atom, neighbours = lammps.numpy.get_neighlist_element_neighbors(index, element)
-            pieces[atom] = neighbours
+            atom, size, neighbours = lammps.get_neighlist_element_neighbors(index, element)
+            pieces[atom] = ctypes.string_at(neighbours, size * _INDEX.itemsize)
         offsets = np.zeros(n_local + 1, dtype=np.int64)
-        np.cumsum([len(piece) for piece in pieces], out=offsets[1:])
+        np.cumsum([len(piece) // _INDEX.itemsize for piece in pieces], out=offsets[1:])
         tags = lammps.numpy.extract_atom('id', nelem=n_all)
         by_tag = np.empty(int(tags[:n_local].max(initial=0)) + 1, dtype=np.int64)
         by_tag[tags[:n_local]] = np.arange(n_local)
         return Neighbours(
             types=lammps.numpy.extract_atom('type', nelem=n_all).astype(np.int64),
             origins=by_tag[tags],
-            indices=np.concatenate([np.empty(0, dtype=np.int32), *pieces]),
+            indices=np.frombuffer(b''.join(pieces), dtype=_INDEX),
             offsets=offsets,
         )

@@ -14,19 +14,15 @@ Files compressed by gzip are known by their first two bytes, and may be cut, too
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import BinaryIO
 
 from aiida_oodal.engine.errors import OodalError
 from aiida_oodal.engine.md.frame import GAMMA_COLUMNS, Frame
+from aiida_oodal.engine.md.frame_text import FRAME_TITLE, parse_frame
 from aiida_oodal.engine.md.lines import CutError, DamagedError, Lines, is_cut, number_of_lines, open_stream
-from aiida_oodal.engine.md.rows import parse_rows
 
 __all__ = (
     'GAMMA_COLUMNS',
@@ -38,14 +34,8 @@ __all__ = (
     'read_frame',
 )
 
-FloatArray = NDArray[np.float64]
-
-_TITLE = b'ITEM: TIMESTEP'
-_NEEDLE = b'\n' + _TITLE
+_NEEDLE = b'\n' + FRAME_TITLE
 _SCAN_BLOCK = 1 << 22  # bytes
-_TEXT_COLUMNS = frozenset(('element', 'type', 'typelabel'))
-_INTEGER_COLUMNS = frozenset(('id', 'type', 'mol', 'proc', 'ix', 'iy', 'iz'))
-_INTEGER = re.compile(rb'\s*(-?\d{1,18})\s*')
 
 
 class FrameIterator(Iterator[Frame]):
@@ -136,7 +126,7 @@ def _frames_of(path: Path) -> Iterator[Frame]:
     with open_stream(path) as stream:
         lines = Lines(stream)
         try:
-            while (frame := _next_frame(lines)) is not None:
+            while (frame := parse_frame(lines)) is not None:
                 yield frame
         except DamagedError as damage:
             raise _refusal(path, damage.line, damage.reason) from None
@@ -174,7 +164,7 @@ def _read_at(path: Path, offset: int) -> Frame:
     """
     with open_stream(path, offset) as stream:
         try:
-            frame = _next_frame(Lines(stream))
+            frame = parse_frame(Lines(stream))
         except DamagedError as damage:
             raise _refusal(path, number_of_lines(path, offset) + damage.line, damage.reason) from None
     if frame is None:  # the file has become shorter since
@@ -213,95 +203,5 @@ def _titles_backwards(stream: BinaryIO) -> Iterator[int]:
         while found >= 0:
             yield start + found + 1
             found = text.rfind(_NEEDLE, 0, found)
-    if text.startswith(_TITLE):
+    if text.startswith(FRAME_TITLE):
         yield 0
-
-
-def _next_frame(lines: Lines) -> Frame | None:
-    """Read the next frame; None where the file ends between two frames."""
-    if lines.at_end():
-        return None
-    step = n_atoms = box = None
-    while True:
-        title = lines.next(expected=b'ITEM: ')
-        name = title[len(b'ITEM: ') :].strip()
-        if name == b'TIMESTEP' and step is None:
-            step = _integer(lines)
-        elif name == b'NUMBER OF ATOMS':
-            n_atoms = _integer(lines)
-        elif name.startswith(b'BOX BOUNDS'):
-            box = _box(lines, name.decode('ascii', 'replace').split()[2:])
-        elif name in (b'UNITS', b'TIME'):
-            lines.next()
-        elif name.startswith(b'ATOMS ') and step is not None and n_atoms is not None and box is not None:
-            names = name.decode('ascii', 'replace').split()[1:]
-            return Frame(step, *box, columns=_columns(lines, names, n_atoms))
-        else:
-            raise DamagedError(lines.number, f'{title[:60]!r} does not belong here in a dump of atoms')
-
-
-def _integer(lines: Lines) -> int:
-    line = lines.next()
-    match = _INTEGER.fullmatch(line)
-    if match is None or int(match[1]) < 0:
-        raise DamagedError(lines.number, f'{line[:40]!r} is not a number of steps or atoms')
-    return int(match[1])
-
-
-def _box(lines: Lines, words: list[str]) -> tuple[FloatArray, FloatArray, NDArray[np.bool_]]:
-    """Return cell ``(3, 3)``, origin ``(3,)`` and periodicity ``(3,)``.
-
-    The three formats are those of the LAMMPS manual, "dump" command: orthogonal, restricted triclinic (the bounds are
-    those of the bounding box, page "Howto triclinic") and general triclinic (``abc origin``).
-    """
-    kind = ' '.join(words[: len(words) - 3] if len(words) > 3 else [])
-    widths = {'': 2, 'xy xz yz': 3, 'abc origin': 4}
-    if kind not in widths:
-        raise DamagedError(lines.number, f'cell of unknown kind {" ".join(words)!r}')
-    rows = []
-    for _ in range(3):
-        line = lines.next()
-        try:
-            rows.append([float(word) for word in line.split()])
-        except ValueError:
-            raise DamagedError(lines.number, f'{line[:80]!r} is not a line of numbers') from None
-        if len(rows[-1]) != widths[kind]:
-            raise DamagedError(
-                lines.number, f'the cell has {len(rows[-1])} numbers in this line instead of {widths[kind]}'
-            )
-    box = np.array(rows)
-    # Dumps older than 2010 do not name the boundaries; periodic is LAMMPS's default.
-    pbc = np.array([word == 'pp' for word in words[-3:]] or [True] * 3)
-    if kind == 'abc origin':
-        return box[:, :3], box[:, 3], pbc
-    xy, xz, yz = box[:, 2] if kind else (0.0, 0.0, 0.0)
-    low = box[:, 0] - (min(0.0, xy, xz, xy + xz), min(0.0, yz), 0.0)
-    high = box[:, 1] - (max(0.0, xy, xz, xy + xz), max(0.0, yz), 0.0)
-    cell = np.diag(high - low)
-    cell[1, 0], cell[2, 0], cell[2, 1] = xy, xz, yz
-    return cell, low, pbc
-
-
-def _columns(lines: Lines, names: list[str], n_atoms: int) -> dict[str, NDArray[Any]]:
-    """Read the lines of the atoms into columns, sorted by atom id."""
-    numbers, words = parse_rows(
-        lines, n_atoms, len(names), {j for j, name in enumerate(names) if name in _TEXT_COLUMNS}
-    )
-    columns: dict[str, NDArray[Any]] = {}
-    for j, name in enumerate(names):
-        column: NDArray[Any] = words[j] if j in words else numbers[j]
-        if name == 'element' and n_atoms == 0:
-            column = np.empty(0, 'U1')  # there was no word to tell
-        if name in _INTEGER_COLUMNS and j not in words:
-            if not ((np.abs(column) < 2.0**53) & (column == np.rint(column))).all():
-                raise DamagedError(lines.number, f'in the frame that ends here, column {name} holds no integers')
-            column = column.astype(np.int64)
-        columns[name] = column
-    ids = columns.get('id')
-    if ids is None or (np.diff(ids) > 0).all():
-        return columns
-    order = np.argsort(ids, kind='stable')
-    twice = np.flatnonzero(np.diff(ids[order]) == 0)
-    if len(twice):
-        raise DamagedError(lines.number, f'in the frame that ends here, atom id {ids[order][twice[0]]} is there twice')
-    return {name: column[order] for name, column in columns.items()}

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from aiida_oodal.engine.errors import OodalError
-from aiida_oodal.engine.md.dump import Frame, first_frame_where, iterate_frames, last_complete_frame
+from aiida_oodal.engine.md.dump import Frame, iterate_frames, last_complete_frame
 from aiida_oodal.engine.md.log import Halt, LammpsLog
 
 __all__ = ('GAMMA_SERIES', 'Evidence', 'Sighting', 'Thresholds')
@@ -55,7 +56,7 @@ class Sighting:
 
 
 class Evidence:
-    """What log and dumps of one run say; of the dumps as few frames are read as tell the story, for they may be large.
+    """What log and dumps of one run say; of the dumps, which may be large, the few frames are kept that tell the story.
 
     :ivar log: the log.
     :ivar thresholds: what gamma is compared with.
@@ -131,46 +132,55 @@ class Evidence:
             (s for s in self.sightings if s.is_valid), key=lambda s: (s.frame.step, s.file == FINAL_FILE), default=None
         )
 
-    def look_for_last_valid(self) -> None:
-        """Read all snapshots for the last valid one: where a run went wrong, the last ones are not."""
-
-        def last_valid(path: Path) -> Frame | None:
-            last = None
-            for frame in iterate_frames(path):
-                last = frame if self._sighting(frame, '').is_valid else last
-            return last
-
-        if not any(s.is_valid and s.file == FINAL_FILE for s in self.sightings):
-            self._look(SNAPSHOTS_FILE, last_valid)
+    def look_at_all_snapshots(self) -> None:
+        """Go through the snapshots once and keep those that tell the story, with memory for these few."""
+        kept: dict[str, Sighting] = {}
+        select, stop = self.thresholds.select, self.thresholds.stop
+        with self._noting_damage():
+            for frame in self._snapshots():
+                sighting, gamma = self._sighting(frame, SNAPSHOTS_FILE), frame.max_gamma
+                events = {
+                    'first over select': gamma > select,
+                    'first valid over select': gamma > select and sighting.is_valid,
+                    'first over stop': gamma > stop,
+                    'first not finite': not sighting.is_finite,
+                }
+                for event, is_one in events.items():
+                    if is_one:
+                        kept.setdefault(event, sighting)
+                if np.isfinite(gamma) and ('worst' not in kept or gamma > kept['worst'].frame.max_gamma):
+                    kept['worst'] = sighting
+                if sighting.is_valid:
+                    kept['last valid'] = sighting
+        for sighting in kept.values():
+            self._keep(sighting)
 
     def _look_at_frames(self) -> None:
-        select, stop = self.thresholds.select, self.thresholds.stop
-        self._look(SNAPSHOTS_FILE, lambda path: first_frame_where(path, lambda frame: frame.max_gamma > select))
-        if self.sightings and not self.sightings[0].is_valid:
-            self._look(
-                SNAPSHOTS_FILE,
-                lambda path: first_frame_where(
-                    path, lambda frame: frame.max_gamma > select and self._sighting(frame, '').is_valid
-                ),
-            )
-        if not any(_is_gamma(attribute) for attribute in self.log.halt_fixes.values()):
-            # No fix watched gamma on every step that had it, so any frame may be the first over gamma_break.
-            self._look(SNAPSHOTS_FILE, lambda path: first_frame_where(path, lambda frame: frame.max_gamma > stop))
-        self._look(SNAPSHOTS_FILE, last_complete_frame)
-        self._look(FINAL_FILE, last_complete_frame)
+        with self._noting_damage():
+            first = next(self._snapshots(), None)
+            if first is not None and first.gamma is not None:
+                self.look_at_all_snapshots()
+        for file in (SNAPSHOTS_FILE, FINAL_FILE):
+            with self._noting_damage():
+                if (self.folder / file).is_file() and (last := last_complete_frame(self.folder / file)) is not None:
+                    self._keep(self._sighting(last, file))
 
-    def _look(self, file: str, find: Callable[[Path], Frame | None]) -> None:
-        path = self.folder / file
-        if not path.is_file():
-            return
+    def _snapshots(self) -> Iterator[Frame]:
+        path = self.folder / SNAPSHOTS_FILE
+        return iterate_frames(path) if path.is_file() else iter(())
+
+    def _keep(self, sighting: Sighting) -> None:
+        if all((s.frame.step, s.file) != (sighting.frame.step, sighting.file) for s in self.sightings):
+            self.sightings.append(sighting)
+
+    @contextmanager
+    def _noting_damage(self) -> Iterator[None]:
+        """Turn a damaged dump into a sentence; what was read before the damage counts."""
         try:
-            frame = find(path)
+            yield
         except OodalError as error:
             note = f'{error}.'
             self.notes += [note] if note not in self.notes else []
-            return
-        if frame is not None and all((s.frame.step, s.file) != (frame.step, file) for s in self.sightings):
-            self.sightings.append(self._sighting(frame, file))
 
     def _sighting(self, frame: Frame, file: str) -> Sighting:
         try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,8 @@ GAMMA_COLUMNS = ('gamma', 'f_pg', 'd_gamma', 'c_pg', 'f_gamma', 'c_gamma', 'v_ga
 """Names under which a dump may hold the extrapolation grade; the first one found is taken."""
 
 _POSITION_COLUMNS = (('x', 'y', 'z'), ('xu', 'yu', 'zu'), ('xs', 'ys', 'zs'), ('xsu', 'ysu', 'zsu'))
+VECTORS = (*_POSITION_COLUMNS, ('vx', 'vy', 'vz'), ('fx', 'fy', 'fz'))
+"""Columns that belong together; those that stand side by side in a dump lie side by side in memory, too."""
 _VELOCITY_UNITS = {
     'metal': 1e-3 / units.fs,
     'real': 1.0 / units.fs,
@@ -38,6 +40,8 @@ class Frame:
     :ivar columns: per-atom values by column name as in the file, each ``(n_atoms,)``, sorted by ``id`` where there is
         one: int64 for ``id type mol proc ix iy iz``, text where the file has text (``element``), float64 otherwise, in
         the units of the run.
+    :ivar vectors: of those columns that are a vector, the array ``(n_atoms, 3)`` that they are views of, by the name of
+        the first of the three.
     """
 
     step: int
@@ -45,6 +49,7 @@ class Frame:
     origin: FloatArray
     pbc: NDArray[np.bool_]
     columns: Mapping[str, NDArray[Any]]
+    vectors: Mapping[str, FloatArray] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(next(iter(self.columns.values()), ()))
@@ -68,7 +73,9 @@ class Frame:
         """
         for names in _POSITION_COLUMNS:
             if all(name in self.columns for name in names):
-                values = np.column_stack([self.columns[name] for name in names])
+                values = self.vectors.get(names[0])
+                if values is None:
+                    values = np.column_stack([self.columns[name] for name in names])
                 return values if 's' not in names[0] else values @ self.cell + self.origin
         raise OodalError(
             f'frame of step {self.step}: no positions in columns {", ".join(self.columns)}; dump x y z or xs ys zs'
@@ -77,7 +84,8 @@ class Frame:
     def to_atoms(self, elements: Sequence[str] | None = None, *, lammps_units: str = 'metal') -> Atoms:
         """Return the frame as structure, sorted by atom id, positions as in the file.
 
-        Sets ``info['step']``; ``arrays['id']`` and ``arrays['gamma']`` where the dump has them; masses from a column
+        The structure shares arrays with the frame, as frames may be large: copy it where both are needed. Sets
+        ``info['step']``; ``arrays['id']`` and ``arrays['gamma']`` where the dump has them; masses from a column
         ``mass``; momenta from ``vx vy vz``; ``celldisp`` to the corner of the cell.
 
         :param elements: chemical symbol of each LAMMPS type, first type first; used where the dump has no element
@@ -87,23 +95,20 @@ class Frame:
         """
         if lammps_units not in _VELOCITY_UNITS:
             raise OodalError(f"lammps_units is {lammps_units!r}: allowed are 'metal' and 'real'")
-        atoms = Atoms(
-            numbers=self._atomic_numbers(elements),
-            positions=self.positions,
-            cell=self.cell,
-            pbc=self.pbc,
-            celldisp=self.origin,
-            info={'step': self.step},
-        )
+        atoms = Atoms(cell=self.cell, pbc=self.pbc, celldisp=self.origin, info={'step': self.step})
+        # ASE's own setters would copy every array
+        atoms.arrays = {'numbers': self._atomic_numbers(elements), 'positions': self.positions}
         if 'id' in self.columns:
-            atoms.set_array('id', self.columns['id'])
+            atoms.arrays['id'] = self.columns['id']
         if 'mass' in self.columns:
             atoms.set_masses(self.columns['mass'])
         if all(name in self.columns for name in ('vx', 'vy', 'vz')):
-            velocities = np.column_stack([self.columns[name] for name in ('vx', 'vy', 'vz')])
-            atoms.set_velocities(velocities * _VELOCITY_UNITS[lammps_units])
+            momenta, factors = np.empty((len(self), 3)), atoms.get_masses() * _VELOCITY_UNITS[lammps_units]
+            for axis, name in enumerate(('vx', 'vy', 'vz')):
+                np.multiply(self.columns[name], factors, out=momenta[:, axis])
+            atoms.arrays['momenta'] = momenta
         if self.gamma is not None:
-            atoms.set_array('gamma', self.gamma)
+            atoms.arrays['gamma'] = self.gamma
         return atoms
 
     def _atomic_numbers(self, elements: Sequence[str] | None) -> NDArray[np.int64]:

@@ -152,7 +152,7 @@ class Lines:
             raise DamagedError(self.number, f'{line[:60]!r} where a line begins with {expected.decode()!r}')
         return line
 
-    def block(self, limit: int, shortest: int = 1) -> bytearray:
+    def block(self, limit: int, shortest: int = 1) -> bytes:
         """Return whole lines with their ends, at most ``limit``, at least one; the caller adds them to ``number``.
 
         :param limit: number of lines.
@@ -165,10 +165,10 @@ class Lines:
         # Look no further than the lines can reach, going by the first one: after a small frame come many others.
         reach = self._position + (first_end + 1 - self._position) * limit * 5 // 4 + 64
         end = self._buffer.rfind(b'\n', self._position, reach) + 1
-        block = bytearray(memoryview(self._buffer)[self._position : end])
+        block = self._buffer[self._position : end]
         if len(block) > limit * shortest:
             line_ends = np.flatnonzero(np.frombuffer(block, np.uint8) == LINE_END)[:limit]
-            del block[int(line_ends[-1]) + 1 :]
+            block = block[: int(line_ends[-1]) + 1]
         self._position += len(block)
         return block
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from ase.data import atomic_numbers
@@ -13,7 +12,6 @@ from numpy.typing import NDArray
 from aiida_oodal.engine.errors import OodalError
 from aiida_oodal.engine.md.driver import Evaluation, Neighbours
 from aiida_oodal.engine.ood.models import Layers, MaceModel, Precision, check_ensemble, open_model
-from aiida_oodal.engine.ood.models import _interaction_energies as interaction_energies
 from aiida_oodal.engine.ood.reference import OodReference
 
 __all__ = ['MaceForces', 'load_reference']
@@ -136,23 +134,12 @@ class _Graph:
     def __init__(self, model: MaceModel, numbers: NDArray[np.int64]) -> None:
         import torch
 
-        species = torch.as_tensor(model._species[numbers], device=model.device)
         n_atoms = len(numbers)
-
-        def zeros(*shape: int) -> Any:
-            return torch.zeros(shape, dtype=model.dtype, device=model.device)
-
         self._model = model
-        self._isolated = float(model._isolated[model._species[numbers]].sum())
-        self._fixed = {
+        self._isolated = float(model.isolated_energies(numbers).sum())
+        self._fixed = model.atom_tensors(numbers, np.array([n_atoms])) | {
             # all atoms at the origin: the vectors say everything, and keep all their digits in float32
-            'positions': zeros(n_atoms, 3),
-            'node_attrs': torch.nn.functional.one_hot(species, len(model.info.elements)).to(model.dtype),
-            'batch': torch.zeros(n_atoms, dtype=torch.int64, device=model.device),
-            'ptr': torch.tensor([0, n_atoms], device=model.device),
-            'head': torch.tensor([model._head], device=model.device),
-            'unit_shifts': zeros(0, 3),
-            'cell': zeros(3, 3),
+            'positions': torch.zeros((n_atoms, 3), dtype=model.dtype, device=model.device),
         }
 
     def run(
@@ -172,14 +159,14 @@ class _Graph:
         shifts = torch.as_tensor(vectors, dtype=model.dtype, device=model.device).requires_grad_(slopes)
         data = self._fixed | {'edge_index': torch.as_tensor(edges, device=model.device), 'shifts': shifts}
         with torch.set_grad_enabled(slopes):
-            out = model._module(data, compute_force=False)
-            interaction, latents = interaction_energies(out), out['node_feats'].detach()[:, model.columns]
+            interaction, features = model.forward(data)
             gradient = np.empty((0, 3))
             if slopes and len(vectors):
                 (derivative,) = torch.autograd.grad(interaction.sum(), shifts)
                 gradient = derivative.cpu().numpy().astype(np.float64)
         energy = self._isolated + float(interaction.detach().sum())
-        return energy, gradient, latents.cpu().numpy().astype(np.float64)
+        latents = features.detach()[:, model.columns].cpu().numpy().astype(np.float64)
+        return energy, gradient, latents
 
 
 def _from_slopes(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Collection
-from typing import cast
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,51 +16,74 @@ __all__ = ('parse_rows',)
 
 _SMALL = 1 << 18  # bytes: less is left to numpy
 _LARGE = 1 << 21  # bytes: more is worth the start of polars
+_LONGEST_EXACT = 2.0**53  # above, not every whole number is a float
+
+_Columns = dict[int, NDArray[Any]]
 
 
 def parse_rows(
-    lines: Lines, n_rows: int, n_columns: int, text_columns: set[int]
-) -> tuple[dict[int, NDArray[np.float64]], dict[int, NDArray[np.str_]]]:
+    lines: Lines,
+    n_rows: int,
+    n_columns: int,
+    *,
+    text: Collection[int] = (),
+    whole: Mapping[int, str] | None = None,
+    vectors: Iterable[int] = (),
+) -> tuple[_Columns, _Columns]:
     """Read lines of numbers, and of words in some columns.
 
     :param lines: where to read.
     :param n_rows: number of lines.
     :param n_columns: number of values in each line.
-    :param text_columns: columns that may hold words; whether they do shows in the first line.
-    :returns: the columns of numbers, and those of words, by index, each ``(n_rows,)``.
+    :param text: columns that may hold words; whether they do shows in the first line.
+    :param whole: columns of whole numbers, and what messages call them.
+    :param vectors: columns that are the first of three of a vector.
+    :returns: the columns by index, each ``(n_rows,)``: text, int64 or float64; and the vectors by their first column,
+        float64 ``(n_rows, 3)``, of which these columns are views: nothing has to be copied to have either.
     :raises CutError: if the stream ends before the last line does.
     :raises DamagedError: if a line has another number of values, or a word among its numbers.
     """
-    words: dict[int, list[NDArray[np.str_]]] = {}
-    values = np.empty((0, n_columns))
+    whole = whole or {}
+    columns, triples = _reserve(n_rows, n_columns, whole, vectors, lines.number)
+    words: list[int] = []
     done = 0
     while done < n_rows:
-        whole = lines.block(n_rows - done, shortest=2 * n_columns)
+        block = lines.block(n_rows - done, shortest=2 * n_columns)
         if done == 0:
-            first = bytes(whole[: whole.index(LINE_END)]).split()
-            words = {j: [] for j in text_columns if j < len(first) and not _is_number(first[j])}
-            values = _reserve(n_rows, n_columns - len(words), lines.number)
-        table = _parse_table(whole, n_columns, words) if len(whole) >= _LARGE else None
-        numbers, columns = table or _parse_plain(whole, n_columns, words, lines.number + 1)
-        n_lines = len(numbers)
-        values[done : done + n_lines] = numbers
-        for j, column in columns.items():
-            words[j].append(column)
+            first = block[: block.index(LINE_END)].split()
+            words = [j for j in text if j < len(first) and not _is_number(first[j])]
+            columns |= {j: np.empty(n_rows, 'U1') for j in words}
+        parts = _parse_table(block, n_columns, words, whole) if len(block) >= _LARGE else None
+        parts = parts or _parse_plain(block, n_columns, words, whole, lines.number + 1)
+        n_lines = len(parts[0])
+        for j, part in parts.items():
+            if part.dtype.kind == 'U' and part.dtype.itemsize > columns[j].dtype.itemsize:
+                columns[j] = columns[j].astype(part.dtype)  # the longest word so far
+            columns[j][done : done + n_lines] = part
         done += n_lines
         lines.number += n_lines
-    numeric = [j for j in range(n_columns) if j not in words]
-    return {j: values[:, k] for k, j in enumerate(numeric)}, {j: np.concatenate(found) for j, found in words.items()}
+    return columns, triples
 
 
-_Columns = tuple[NDArray[np.float64], dict[int, NDArray[np.str_]]]
+def _reserve(
+    n_rows: int, n_columns: int, whole: Collection[int], vectors: Iterable[int], line: int
+) -> tuple[_Columns, _Columns]:
+    try:
+        triples: _Columns = {j: np.empty((n_rows, 3)) for j in vectors}
+        columns: _Columns = {j + k: triple[:, k] for j, triple in triples.items() for k in range(3)}
+        for j in set(range(n_columns)) - set(columns):
+            columns[j] = np.empty(n_rows, np.int64 if j in whole else np.float64)
+    except (MemoryError, ValueError):
+        raise DamagedError(line, f'{n_rows} lines of {n_columns} numbers do not fit into memory') from None
+    return columns, triples
 
 
-def _parse_table(block: bytearray, n_columns: int, words: Collection[int]) -> _Columns | None:
+def _parse_table(block: bytes, n_columns: int, words: Collection[int], whole: Collection[int]) -> _Columns | None:
     """Read a large block by polars, which is several times faster than what numpy and scipy have, and as exact.
 
     :param words: the columns that hold words.
-    :returns: numbers, shape (n_lines, n_columns less those of words), and words by column; None where polars is not
-        installed, or the block is anything but plain rows: then the reader that finds the line at fault has a look.
+    :returns: the columns; None where polars is not installed, or the block is anything but plain rows: then the reader
+        that finds the line at fault has a look.
     """
     try:
         import polars
@@ -68,44 +91,50 @@ def _parse_table(block: bytearray, n_columns: int, words: Collection[int]) -> _C
         return None
     if len(block[: block.index(LINE_END)].split()) != n_columns:
         return None
+    kinds = [polars.String if j in words else polars.Int64 if j in whole else polars.Float64 for j in range(n_columns)]
     try:
         table = polars.read_csv(
-            bytes(block),
+            block,
             separator=' ',
             has_header=False,
             quote_char=None,
-            schema={f'c{j}': polars.String if j in words else polars.Float64 for j in range(n_columns)},
+            schema={f'c{j}': kind for j, kind in enumerate(kinds)},
         )
     except polars.exceptions.PolarsError:
         return None
     if any(column.null_count() for column in table):  # a short row, a blank line, or two blanks in a row
         return None
-    numbers = [j for j in range(n_columns) if j not in words]
-    values = np.empty((len(table), len(numbers)), order='F')
-    for k, j in enumerate(numbers):
-        values[:, k] = table[f'c{j}'].to_numpy()
-    found: dict[int, NDArray[np.str_]] = {}
-    for j in words:
-        distinct = table[f'c{j}'].unique().to_list()
-        found[j] = np.empty(len(table), f'U{max(map(len, distinct))}')
+    columns: _Columns = {}
+    for j, column in enumerate(table):
+        if j not in words:
+            columns[j] = column.to_numpy()
+            continue
+        distinct = column[:1] if (column == column[0]).all() else column.unique()
+        columns[j] = np.empty(len(table), f'U{max(map(len, distinct))}')
         for word in distinct:  # one by one they would become a million Python strings
-            found[j][(table[f'c{j}'] == word).to_numpy()] = word
-    return values, found
+            columns[j][(column == word).to_numpy()] = word
+    return columns
 
 
-def _parse_plain(whole: bytearray, n_columns: int, words: Collection[int], first_line: int) -> _Columns:
+def _parse_plain(
+    text: bytes, n_columns: int, words: Collection[int], whole: Mapping[int, str], first_line: int
+) -> _Columns:
     """Read a block as :func:`_parse_table` does, or refuse it with the number of the line at fault."""
-    block = np.frombuffer(whole, np.uint8)
+    block = np.frombuffer(bytearray(text), np.uint8)
     stops, lengths = _find_words(block, first_line, n_columns)
-    found = {j: _cut_out(block, stops[:, j], lengths[:, j]) for j in words}
-    return _parse_numbers(block, len(stops), n_columns - len(found), first_line), found
-
-
-def _reserve(n_rows: int, n_columns: int, line: int) -> NDArray[np.float64]:
-    try:
-        return np.empty((n_rows, n_columns), order='F')  # columns are what is handed out
-    except (MemoryError, ValueError):
-        raise DamagedError(line, f'{n_rows} lines of {n_columns} numbers do not fit into memory') from None
+    columns: _Columns = {j: _cut_out(block, stops[:, j], lengths[:, j]) for j in words}
+    numeric = [j for j in range(n_columns) if j not in columns]
+    values = _parse_numbers(block, len(stops), len(numeric), first_line)
+    for k, j in enumerate(numeric):
+        columns[j] = values[:, k]
+        if j in whole:
+            bad = np.flatnonzero(~(np.abs(values[:, k]) < _LONGEST_EXACT) | (values[:, k] != np.rint(values[:, k])))
+            if bad.size:
+                value = values[bad[0], k]
+                raise DamagedError(
+                    first_line + int(bad[0]), f'column {whole[j]} holds whole numbers, but here {value:.17g}'
+                )
+    return columns
 
 
 def _find_words(block: NDArray[np.uint8], first_line: int, n_columns: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:

@@ -6,11 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from ase.calculators.lammps import convert
 from numpy.typing import NDArray
 
-__all__ = ('FloatArray', 'ThermoTable', 'join_tables')
+__all__ = ('FloatArray', 'ThermoTable', 'join_tables', 'to_metal')
 
 FloatArray = NDArray[np.float64]
+
+#: What the thermo columns of our scripts measure, where its unit depends on the units of the script.
+_QUANTITIES = {'Time': 'time', 'PotEng': 'energy', 'KinEng': 'energy', 'TotEng': 'energy', 'Press': 'pressure'}
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,4 +77,16 @@ def join_tables(tables: Sequence[Mapping[str, FloatArray]]) -> dict[str, FloatAr
     return {
         name: np.concatenate([table[name][:n] if name in table else np.full(n, np.nan) for table, n in kept])
         for name in names
+    }
+
+
+def to_metal(columns: Mapping[str, FloatArray], units: str) -> dict[str, FloatArray]:
+    """Return thermo columns in LAMMPS's metal units: ps, eV, bar; temperature [K] and volume [angstrom^3] stay.
+
+    :param columns: values by column name as LAMMPS prints it.
+    :param units: ``metal`` or ``real`` (fs, kcal/mol, atm), those of the script.
+    """
+    return {
+        name: convert(values, _QUANTITIES[name], units, 'metal') if name in _QUANTITIES else values
+        for name, values in columns.items()
     }

@@ -62,7 +62,7 @@ def judge(
     outcome, sentences = _outcome(evidence, target_step, exit_status)
     candidate = None
     if outcome in (Outcome.LOST_ATOMS, Outcome.EXPLODED):
-        evidence.look_for_last_valid()
+        evidence.look_at_all_snapshots()
         candidate = evidence.first_valid_over_select()
         sentences += _about_frames(evidence, candidate, watched)
     elif outcome is Outcome.UNCERTAIN:

@@ -100,8 +100,8 @@ class MaceModel:
         n_atoms = int(batch.sizes[:n_wanted].sum())
         data = self._tensors(batch)
         with torch.set_grad_enabled(forces):
-            out = self._module(data, compute_force=False)
-            interaction = _interaction_energies(out)[:n_wanted]
+            interaction, features = self.forward(data)
+            interaction = interaction[:n_wanted]
             gradient = None
             if forces:
                 # isolated atoms have no edges, and so no path from the energy to their positions
@@ -109,8 +109,8 @@ class MaceModel:
                 if gradient is None:
                     gradient = torch.zeros_like(data['positions'])
         # index_select copies: a view would keep all columns alive
-        latents = out['node_feats'].detach()[:n_atoms].index_select(1, self._columns)
-        isolated = self._isolated[self._species[batch.numbers[:n_atoms]]]
+        latents = features.detach()[:n_atoms].index_select(1, self._columns)
+        isolated = self.isolated_energies(batch.numbers[:n_atoms])
         owner = np.repeat(np.arange(n_wanted), batch.sizes[:n_wanted])
         return Evaluation(
             latents=_as_numpy(latents),
@@ -118,30 +118,58 @@ class MaceModel:
             forces=None if gradient is None else -_as_numpy(gradient),
         )
 
-    def _tensors(self, batch: Batch) -> dict[str, Any]:
-        """Put a batch into the tensors that MACE's ``forward`` reads."""
+    def isolated_energies(self, numbers: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Return the energies of isolated atoms, shape ``(n_atoms,)``, eV, of atomic numbers that the model knows."""
+        isolated: NDArray[np.float64] = self._isolated[self._species[numbers]]
+        return isolated
+
+    def forward(self, data: Mapping[str, Any]) -> tuple[Any, Any]:
+        """Run the model; whether gradients are kept is torch's own setting.
+
+        :param data: :meth:`atom_tensors`, and ``positions`` ``(n_atoms, 3)``, ``edge_index`` ``(2, n_edges)`` (sender,
+            receiver) and ``shifts`` ``(n_edges, 3)``: an edge is position of the receiver - that of the sender + shift.
+        :returns: tensors: energies without those of isolated atoms, shape ``(n_graphs,)``, eV; node features, shape
+            ``(n_atoms, n)``, of which :attr:`columns` are invariant.
+        """
+        out = self._module(data, compute_force=False)
+        return _interaction_energies(out), out['node_feats']
+
+    def atom_tensors(self, numbers: NDArray[np.int64], sizes: NDArray[np.int64]) -> dict[str, Any]:
+        """Put what depends on the atoms only into the tensors that :meth:`forward` reads.
+
+        :param numbers: atomic numbers that the model knows, shape ``(n_atoms,)``.
+        :param sizes: number of atoms of each graph, shape ``(n_graphs,)``.
+        """
         import torch
 
-        def real(array: NDArray[Any]) -> Any:
-            return torch.as_tensor(array, dtype=self.dtype, device=self.device)
-
-        def whole(array: NDArray[Any]) -> Any:
-            return torch.as_tensor(array, dtype=torch.int64, device=self.device)
-
-        n_graphs = len(batch.sizes)
-        species = whole(self._species[batch.numbers])
+        species, n_graphs = self._whole(self._species[numbers]), len(sizes)
         return {
-            'positions': real(batch.positions),
             'node_attrs': torch.nn.functional.one_hot(species, len(self.info.elements)).to(self.dtype),
-            'edge_index': whole(batch.edges),
-            'shifts': real(batch.shifts),
             # read for stresses only, which nobody asks for here
-            'unit_shifts': real(np.zeros((0, 3))),
-            'cell': real(np.zeros((3 * n_graphs, 3))),
-            'batch': whole(np.repeat(np.arange(n_graphs), batch.sizes)),
-            'ptr': whole(np.concatenate([[0], np.cumsum(batch.sizes)])),
-            'head': whole(np.full(n_graphs, self._head)),
+            'unit_shifts': self._real(np.zeros((0, 3))),
+            'cell': self._real(np.zeros((3 * n_graphs, 3))),
+            'batch': self._whole(np.repeat(np.arange(n_graphs), sizes)),
+            'ptr': self._whole(np.concatenate([[0], np.cumsum(sizes)])),
+            'head': self._whole(np.full(n_graphs, self._head)),
         }
+
+    def _tensors(self, batch: Batch) -> dict[str, Any]:
+        """Put a batch into the tensors that :meth:`forward` reads."""
+        return self.atom_tensors(batch.numbers, batch.sizes) | {
+            'positions': self._real(batch.positions),
+            'edge_index': self._whole(batch.edges),
+            'shifts': self._real(batch.shifts),
+        }
+
+    def _real(self, array: NDArray[Any]) -> Any:
+        import torch
+
+        return torch.as_tensor(array, dtype=self.dtype, device=self.device)
+
+    def _whole(self, array: NDArray[Any]) -> Any:
+        import torch
+
+        return torch.as_tensor(array, dtype=torch.int64, device=self.device)
 
 
 def open_model(

@@ -235,7 +235,9 @@ GOOD = text_of(0, ['1 1 0 0 0', '2 1 1 1 1'])
         (GOOD.replace('2 1 1 1 1', '2 1 1 1 1.2.3'), 11, "b'1.2.3' is not a number"),
         (GOOD.replace('2 1 1 1 1', '2 1 1 1 Al'), 11, "b'Al' is not a number"),
         (GOOD.replace('2 1 1 1 1', '1 1 1 1 1'), 11, 'atom id 1 is there twice'),
-        (GOOD.replace('2 1 1 1 1', 'nan 1 1 1 1'), 11, 'column id holds no integers'),
+        (GOOD.replace('2 1 1 1 1', 'nan 1 1 1 1'), 11, 'column id holds whole numbers, but here nan'),
+        (GOOD.replace('1 1 0 0 0', '1 1.5 0 0 0'), 10, 'column type holds whole numbers, but here 1.5'),
+        (GOOD.replace('1 1 0 0 0', '1e16 1 0 0 0'), 10, 'column id holds whole numbers, but here 10000000000000000'),
         (GOOD.replace('ATOMS\n2', 'ATOMS\n-2'), 4, 'is not a number of steps or atoms'),
         (GOOD.replace('ATOMS\n2', 'ATOMS\ntwo'), 4, 'is not a number of steps or atoms'),
         (GOOD.replace('ATOMS\n2', 'ATOMS\n999999999999999999'), 9, 'do not fit into memory'),
@@ -396,6 +398,24 @@ def test_rubbish_never_ends_in_a_traceback(rubbish: bytes, start: int) -> None:
         assert not message or message.startswith(str(path))
 
 
+@pytest.mark.parametrize('rows', [['1 1 0 1 2 3 4 5', '2 1 6 7 8 9 1 0'], ['2 1 6 7 8 9 1 0', '1 1 0 1 2 3 4 5']])
+def test_vectors_are_the_columns_in_one_piece(tmp_path: Path, rows: list[str]) -> None:
+    frame = read_frame(write(tmp_path, text_of(0, rows, 'id type x y z vx vy vz')))
+    assert list(frame.vectors) == ['x', 'vx']
+    assert frame.positions is frame.vectors['x']
+    assert frame.positions.flags.c_contiguous
+    assert frame.positions.tolist() == [[0, 1, 2], [6, 7, 8]]
+    assert frame.columns['vz'].tolist() == [5, 0]
+    assert frame.columns['vz'].base is frame.vectors['vx']
+
+
+@pytest.mark.parametrize('columns', ['id type z y x', 'id x type y z', 'id x y z x'])
+def test_columns_in_another_order_are_no_vector_but_positions(tmp_path: Path, columns: str) -> None:
+    frame = read_frame(write(tmp_path, text_of(0, ['1 2 3 4 5'], columns)))
+    assert frame.vectors == {}
+    assert frame.positions[0].tolist() == [frame.columns[axis][0] for axis in 'xyz']
+
+
 _WORDS = '1 Al 0.1 1e-3 -2.5000000000000004\n2 Cu 1 2 0.30000000000000004\n'
 _ODD = {
     'plain': _WORDS,
@@ -411,6 +431,9 @@ _ODD = {
     'quote': _WORDS.replace('Al', '"Al"'),
     'no element': _WORDS.replace('Al', '1').replace('Cu', '2'),
     'mixed': _WORDS.replace('Al', '1'),
+    'id as a float': _WORDS.replace('2 Cu', '2.0 Cu'),
+    'no whole id': _WORDS.replace('2 Cu', '2.5 Cu'),
+    'signed id': _WORDS.replace('2 Cu', '+2 Cu'),
 }
 
 
@@ -438,4 +461,4 @@ def test_polars_reads_what_the_own_reader_reads(tmp_path: Path, monkeypatch: pyt
         assert fast == own
 
 
-_REFUSED = ('short row', 'long row', 'blank line', 'word among numbers', 'cut', 'mixed')
+_REFUSED = ('short row', 'long row', 'blank line', 'word among numbers', 'cut', 'mixed', 'no whole id')

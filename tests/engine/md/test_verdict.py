@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -295,56 +296,95 @@ def test_unreadable_log_is_an_error(tmp_path: Path) -> None:
         judge_folder(fill(tmp_path, WHEEL / 'thermo_yaml.log'))
 
 
-#: Captured runs: folder, target step.
+#: Captured runs: folder, log, dumps, target step, and the line of the log that proves how the run ended.
 CAPTURES = [
-    ('halt_soft', 'log.lammps', 'extrapolative.lammpstrj.gz', 'final.dump', TARGET),
-    ('halt_hard', 'log.lammps', 'extrapolative.lammpstrj.gz', None, TARGET),
-    ('halt_continue', 'log.lammps', 'extrapolative.lammpstrj.gz', 'final.dump', TARGET),
-    ('lost_error', 'log.lammps', 'lost.dump', None, 2000),
-    ('sigkill', 'log.yes', 'truncated.dump', None, 5000),
-    ('wheel', 'nan.log', 'nan.dump', None, 3),
-    ('wheel', 'lost_ignore.log', None, None, 50),
-    ('wheel', 'timeout.log', None, None, 10**8),
+    ('halt_soft', 'log.lammps', 'extrapolative.lammpstrj.gz', 'final.dump', TARGET, (Outcome.UNCERTAIN, 'Fix halt')),
+    ('halt_hard', 'log.lammps', 'extrapolative.lammpstrj.gz', None, TARGET, (Outcome.UNCERTAIN, 'ERROR: Fix halt')),
+    (
+        'halt_continue',
+        'log.lammps',
+        'extrapolative.lammpstrj.gz',
+        'final.dump',
+        TARGET,
+        (Outcome.UNCERTAIN, 'Fix halt'),
+    ),
+    ('lost_error', 'log.lammps', 'lost.dump', None, 2000, (Outcome.LOST_ATOMS, 'ERROR: Lost atoms')),
+    ('sigkill', 'log.yes', 'truncated.dump', None, 5000, None),
+    ('wheel', 'nan.log', 'nan.dump', None, 3, (Outcome.EXPLODED, '         0   0              inf')),
+    ('wheel', 'lost_ignore.log', None, None, 50, (Outcome.LOST_ATOMS, 'Loop time')),
+    ('wheel', 'timeout.log', None, None, 10**8, (Outcome.WALLTIME, 'WARNING: Wall time limit reached')),
 ]
 
 
-@settings(deadline=None, max_examples=60)
+def frames_left(source: Path, raw: bytes, left: bytes) -> list[tuple[int, float, bool]]:
+    """Return step, largest gamma and finiteness of the frames of a dump that its first bytes hold as a whole."""
+    starts = [match.start() for match in re.finditer(rb'^ITEM: TIMESTEP', raw, re.MULTILINE)]
+    found = []
+    for frame, end in zip(iterate_frames(source), [*starts[1:], len(raw)], strict=False):
+        if end <= len(left):
+            found.append((frame.step, frame.max_gamma, bool(np.isfinite(frame.positions).all())))
+    return found
+
+
+def gammas_left(log: str) -> list[tuple[int, float]]:
+    """Return step and gamma of the whole rows of thermo output, and of the halt line, that the text of a log holds."""
+    found, column = [], None
+    for line in log[: log.rfind('\n') + 1].splitlines():
+        words = line.split()
+        if words[:1] == ['Step']:
+            column = next((i for i, word in enumerate(words) if word in ('v_max_gamma', 'c_mg')), None)
+            width = len(words)
+        elif column is not None and len(words) == width and words[0].isdigit():
+            found.append((int(words[0]), float(words[column])))
+        elif match := re.search(r'Fix halt condition .* step (\d+) with value (\S+)$', line):
+            found.append((int(match[1]), float(match[2])))
+    return found
+
+
+@settings(deadline=None, max_examples=100)
 @given(data=st.data())
-def test_any_cut_gives_a_verdict_that_is_true(data: st.DataObject, tmp_path_factory: pytest.TempPathFactory) -> None:
-    folder_name, log, snapshots, final, target = data.draw(st.sampled_from(CAPTURES))
+def test_any_cut_gives_the_verdict_of_what_is_left(
+    data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """The line that proves the end, or else gamma over ``gamma_break``, or else only that the run was killed.
+
+    A run that lost atoms after gamma had passed ``gamma_break`` is thus UNCERTAIN when its log was cut before the line
+    that says so: that gamma passed is proven by what is left, and must not be forgotten (KILLED would go on with a
+    potential that is known to be wrong); that atoms were lost afterwards is not.
+    """
+    folder_name, log, snapshots, final, target, proof = data.draw(st.sampled_from(CAPTURES))
     folder = tmp_path_factory.mktemp('cut')
-    steps = {'snapshots.dump': set[int](), 'final.dump': set[int]()}
+    frames: dict[str, list[tuple[int, float, bool]]] = {'snapshots.dump': [], 'final.dump': []}
+    text = ''
     for name, source in {'log.lammps': log, 'snapshots.dump': snapshots, 'final.dump': final}.items():
         if source is None:
             continue
         raw = (DATA / folder_name / source).read_bytes()
-        if name != 'log.lammps':
-            steps[name] = {frame.step for frame in iterate_frames(DATA / folder_name / source)}
-            raw = gzip.decompress(raw) if source.endswith('.gz') else raw
-        (folder / name).write_bytes(raw[: data.draw(st.integers(0, len(raw)))])
-    whole = judge_folder(
-        fill(
-            tmp_path_factory.mktemp('whole'),
-            DATA / folder_name / log,
-            DATA / folder_name / snapshots if snapshots else None,
-            DATA / folder_name / final if final else None,
-        ),
-        target,
-    )
+        raw = gzip.decompress(raw) if source.endswith('.gz') else raw
+        left = raw[: data.draw(st.integers(0, len(raw)))]
+        (folder / name).write_bytes(left)
+        if name == 'log.lammps':
+            text = left.decode()
+        else:
+            frames[name] = frames_left(DATA / folder_name / source, raw, left)
     verdict = judge_folder(folder, target)
-    # a cut hides what came later: that gamma passed gamma_break before atoms were lost stays true
-    before = {Outcome.KILLED} if whole.trigger_step is None else {Outcome.KILLED, Outcome.UNCERTAIN}
-    assert verdict.outcome in {whole.outcome, *before}
+
+    seen = [*gammas_left(text), *((step, gamma) for found in frames.values() for step, gamma, _ in found)]
+    over = [step for step, gamma in seen if gamma > 5.0]
+    proven = proof is not None and re.search(rf'^{re.escape(proof[1])}.*\n', text, re.MULTILINE) is not None
+    if proof is not None and (
+        proven or (proof[0] is Outcome.EXPLODED and not all(f[2] for f in frames['snapshots.dump']))
+    ):
+        assert verdict.outcome is proof[0]
+    else:
+        assert verdict.outcome is (Outcome.UNCERTAIN if over else Outcome.KILLED)
     assert verdict.message.endswith('.')
+    assert verdict.trigger_step == min(over, default=None)
+    assert verdict.select_step == min((step for step, gamma in seen if gamma > 2.0), default=None)
+    assert verdict.max_gamma == max((gamma for _, gamma in seen if np.isfinite(gamma)), default=None)
     for step, file in (
         (verdict.candidate_step, verdict.candidate_file),
         (verdict.last_valid_step, verdict.last_valid_file),
     ):
         assert (step is None) == (file is None)
-        assert file is None or step in steps[file]
-    if verdict.trigger_step is not None:
-        assert whole.trigger_step is not None
-        assert verdict.trigger_step >= whole.trigger_step
-    if verdict.max_gamma is not None:
-        assert whole.max_gamma is not None
-        assert verdict.max_gamma <= whole.max_gamma + 1e-6
+        assert file is None or step in [frame[0] for frame in frames[file]]
