@@ -62,6 +62,13 @@ class LatentsCalculation(EngineCalculation):
             help='Structure to stop before; default: all are evaluated.',
         )
         spec.inputs['metadata']['options']['parser_name'].default = 'oodal.latents'
+        spec.input(
+            'monitors.progress',
+            valid_type=orm.Dict,
+            serializer=orm.to_aiida_type,
+            default=lambda: orm.Dict({'entry_point': 'oodal.progress', 'minimum_poll_interval': 60}),
+            help='Tells in `verdi process report`, once a minute, how far the job is.',
+        )
         previous = spec.inputs.validator
         spec.inputs.validator = lambda inputs, context: previous(inputs, context) or _validate(inputs)
 

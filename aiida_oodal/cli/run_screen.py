@@ -46,7 +46,8 @@ def submit_screen(targets: Path, computer: str) -> orm.WorkChainNode:
         node: orm.WorkChainNode = submit(builder)
     except NotExistent as error:
         raise OodalError(
-            f'{error}. `verdi computer list` lists computers; `aiida-oodal setup computer` makes one'
+            f'{error}. `verdi computer list` lists computers, `aiida-oodal setup computer --preset local` makes '
+            'localhost'
         ) from error
     except InvalidOperation as error:  # no daemon
         raise OodalError(str(error)) from error
