@@ -216,6 +216,8 @@ def _mend(carved: Carved, cut: Cut, name: str) -> tuple[IntArray, FloatArray, di
     keep, displacements = np.arange(len(carved.numbers)), carved.displacements
     report = {'repair_dropped': 0, 'repair_moved': 0, 'repair_largest_move': 0.0}
     overlaps = mend.find_overlaps(carved, limits)
+    if not len(overlaps):
+        return keep, displacements, report
     mend.check_parent(carved, overlaps, cut.min_distance, name)
     overlaps = overlaps[overlaps.across]
     if not len(overlaps):

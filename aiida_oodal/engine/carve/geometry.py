@@ -107,7 +107,7 @@ class Lattice:
 
 
 def images_inside(
-    positions: FloatArray, lattice: Lattice, centre: FloatArray, region: Region, among: IntArray | None = None
+    positions: FloatArray, lattice: Lattice, centre: FloatArray, region: Region
 ) -> tuple[IntArray, FloatArray]:
     """Find all atoms and periodic images inside a region around a point.
 
@@ -115,20 +115,31 @@ def images_inside(
     :param lattice: the periodicity of the positions.
     :param centre: shape (3,) in angstrom.
     :param region: what to look into.
-    :param among: indices, ascending, of the only atoms that can be inside; all atoms when not given.
     :return: indices of the atoms, shape (m,), ascending, and their displacements from the centre, shape (m, 3) in
         angstrom. An atom with several images inside is there several times.
     """
-    bounds = region.bounds(lattice.functionals)
-    index = _coarse_filter(positions, lattice, centre, bounds) if among is None else among
-    displacements = positions[index] - centre
+    index = _coarse_filter(positions, lattice, centre, region.bounds(lattice.functionals))
+    origin, displacements = images_of(positions[index] - centre, lattice, region)
+    return index[origin], displacements
+
+
+def images_of(displacements: FloatArray, lattice: Lattice, region: Region) -> tuple[IntArray, FloatArray]:
+    """Find the periodic images of given displacements that lie inside a region.
+
+    :param displacements: from the centre of the region, each its own, shape (n, 3) in angstrom.
+    :param lattice: the periodicity.
+    :param region: what to look into.
+    :return: row numbers of ``displacements``, shape (m,), ascending, and the displacements of the images, shape (m, 3)
+        in angstrom.
+    """
+    origin = np.arange(len(displacements))
     k = lattice.n_periodic
     if k:
-        fractional = displacements @ lattice.functionals[:, :k]
-        origin, shifts = _shifts_within(fractional, bounds[:k])
-        index, displacements = index[origin], displacements[origin] + shifts @ lattice.vectors
+        functionals = lattice.functionals[:, :k]
+        origin, shifts = _shifts_within(displacements @ functionals, region.bounds(functionals))
+        displacements = displacements[origin] + shifts @ lattice.vectors
     inside = region.contains(displacements)
-    return index[inside], displacements[inside]
+    return origin[inside], displacements[inside]
 
 
 def _coarse_filter(positions: FloatArray, lattice: Lattice, centre: FloatArray, bounds: FloatArray) -> IntArray:
@@ -159,14 +170,14 @@ def _shifts_within(fractional: FloatArray, bounds: FloatArray) -> tuple[IntArray
     :param bounds: shape (k,).
     :return: row numbers of ``fractional``, shape (m,), and shifts, shape (m, k), whole numbers as floats.
     """
-    origin = np.arange(len(fractional))
     shifts = -np.rint(fractional)
-    for axis, bound in enumerate(bounds):
-        reach = int(np.floor(bound + 0.5))
-        if reach:
-            steps = np.arange(-reach, reach + 1)
-            origin, shifts = np.repeat(origin, len(steps)), np.repeat(shifts, len(steps), axis=0)
-            shifts[:, axis] += np.tile(steps, len(shifts) // len(steps))
-        near = np.abs(fractional[origin, axis] + shifts[:, axis]) <= bound
+    reach = np.floor(bounds + 0.5).astype(int)
+    near = np.all((np.abs(fractional + shifts) <= bounds) | (reach > 0), axis=1)
+    origin, shifts = np.flatnonzero(near), shifts[near]
+    for axis in np.flatnonzero(reach):  # where one image is not all
+        steps = np.arange(-reach[axis], reach[axis] + 1)
+        origin, shifts = np.repeat(origin, len(steps)), np.repeat(shifts, len(steps), axis=0)
+        shifts[:, axis] += np.tile(steps, len(shifts) // len(steps))
+        near = np.abs(fractional[origin, axis] + shifts[:, axis]) <= bounds[axis]
         origin, shifts = origin[near], shifts[near]
     return origin, shifts

@@ -4,12 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 
-from aiida_oodal.engine.carve.geometry import CHUNK, FloatArray, IntArray, Lattice, Region, images_inside
+from aiida_oodal.engine.carve.geometry import (
+    CHUNK,
+    FloatArray,
+    IntArray,
+    Lattice,
+    Region,
+    images_inside,
+    images_of,
+)
 
 _MAX_BINS_PER_AXIS = 96
+#: Centres whose surroundings are looked at in one go: calls of numpy cost more than the few hundred atoms near each.
+_TOGETHER = 64
 
 
 def images_inside_each(
@@ -26,8 +37,14 @@ def images_inside_each(
     if len(centres) <= 1:  # no grid needed
         yield from (images_inside(positions, lattice, centre, region) for centre in centres)
         return
-    for centre, among in zip(centres, _near_each(positions, lattice, centres, region), strict=True):
-        yield images_inside(positions, lattice, centre, region, among)
+    near, first = _near_each(positions, lattice, centres, region), 0
+    while group := list(islice(near, _TOGETHER)):
+        owner = np.repeat(np.arange(len(group)), [len(part) for part in group])
+        index = np.concatenate(group)
+        origin, displacements = images_of(positions[index] - centres[first + owner], lattice, region)
+        ends = np.cumsum(np.bincount(owner[origin], minlength=len(group)))[:-1]
+        yield from zip(np.split(index[origin], ends), np.split(displacements, ends), strict=True)
+        first += len(group)
 
 
 def _near_each(positions: FloatArray, lattice: Lattice, centres: FloatArray, region: Region) -> Iterator[IntArray]:
@@ -84,7 +101,7 @@ class _Grid:
         lower, length = np.zeros(3), np.ones(3)
         lower[k:] = at[:, k:].min(axis=0) - bounds[k:]
         length[k:] = at[:, k:].max(axis=0) + bounds[k:] - lower[k:]
-        n_bins = np.clip(2.0 * length / bounds, 1, _MAX_BINS_PER_AXIS).astype(np.int64)
+        n_bins = np.clip(1.5 * length / bounds, 1, _MAX_BINS_PER_AXIS).astype(np.int64)
         grid = cls(np.ascontiguousarray((lattice.functionals / length).T), lower / length, n_bins, k)
         return grid, [grid._bins_near(row, bounds / length) for row in at / length - grid.lower]
 

@@ -120,21 +120,41 @@ def find_overlaps(carved: Carved, limits: Limits, displacements: FloatArray | No
     """
     from scipy.spatial import cKDTree
 
+    edge = carved.edge
     where = carved.displacements if displacements is None else displacements
-    wrapped = np.mod(where, carved.edge)
-    wrapped[wrapped >= carved.edge] = 0.0  # np.mod(-1e-17, L) is L
-    reach = min(limits.largest(carved.numbers), 0.499 * carved.edge)
+    reach = min(limits.largest(carved.numbers), 0.499 * edge)
+    points, owner = _with_images(where - edge * np.rint(where / edge), edge, reach)
     # A tree for one query is not worth balancing.
-    tree = cKDTree(wrapped, boxsize=carved.edge, balanced_tree=False, compact_nodes=False)
-    pairs = tree.query_pairs(reach, output_type='ndarray').astype(np.int64)
+    tree = cKDTree(points, balanced_tree=False, compact_nodes=False)
+    pairs = owner[tree.query_pairs(reach, output_type='ndarray')]
+    # Two images with the same shift are a pair that is there without them, too.
+    pairs = np.unique(np.sort(pairs, axis=1), axis=0) if len(pairs) else pairs
     i, j = pairs[:, 0], pairs[:, 1]
     vector = where[j] - where[i]
-    shift = np.rint(vector / carved.edge)
-    vector = vector - shift * carved.edge
+    shift = np.rint(vector / edge)
+    vector = vector - shift * edge
     overlaps = Overlaps(
         i, j, vector, np.linalg.norm(vector, axis=1), limits.of_pairs(carved.numbers, i, j), np.any(shift != 0, axis=1)
     )
     return overlaps[overlaps.distance < overlaps.limit]
+
+
+def _with_images(wrapped: FloatArray, edge: float, reach: float) -> tuple[FloatArray, IntArray]:
+    """Add the images through which atoms meet: those of the atoms near a lower face, beyond the upper one.
+
+    A search that knows no periodicity is several times as fast as one that does.
+
+    :param wrapped: shape (n, 3) in angstrom, from minus to plus half the edge.
+    :param reach: in angstrom.
+    :return: positions, shape (n + n_images, 3), and whose they are, shape (n + n_images,).
+    """
+    points, owner = wrapped, np.arange(len(wrapped))
+    for axis in range(3):
+        low = np.flatnonzero(points[:, axis] < reach - edge / 2)
+        images = points[low]
+        images[:, axis] += edge
+        points, owner = np.concatenate([points, images]), np.concatenate([owner, owner[low]])
+    return points, owner
 
 
 def check_parent(carved: Carved, overlaps: Overlaps, min_distance: float, name: str) -> None:
