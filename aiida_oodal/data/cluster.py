@@ -19,6 +19,10 @@ _INFO = (
     'gamma_parent',
     'faithful',
     'buffer_above_break',
+    'score',
+    'score_threshold',
+    'second_opinion',
+    'descriptor',
     'center_parent_index',
     'step',
     'radius',
@@ -52,6 +56,19 @@ class ClusterData(StructureData):
         gamma_cluster: float | None = OrmMetadataField(None, description='The same, computed again in this cell')
         faithful: bool | None = OrmMetadataField(None, description='Whether the two grades agree')
         buffer_above_break: int | None = OrmMetadataField(None, description='Buffer atoms with gamma above gamma_break')
+        score: float | None = OrmMetadataField(
+            None,
+            description='Aligned variance of the centre in this cell: how much an ensemble disagrees',
+        )
+        score_threshold: float | None = OrmMetadataField(
+            None, description='The score of known atoms of the element of the centre is below, but for a chosen share'
+        )
+        second_opinion: str | None = OrmMetadataField(
+            None, description='Who finds the centre out of distribution: both, gamma only, score only or neither'
+        )
+        descriptor: list[float] | None = OrmMetadataField(
+            None, description='Aligned latents of the centre, the mean over the models of the ensemble'
+        )
         radius: float = OrmMetadataField(description='Radius of the core, angstrom')
         buffer: float = OrmMetadataField(description='Thickness of the buffer, angstrom')
         shape: str = OrmMetadataField(description='sphere (vacuum in the corners) or cube (bulk density)')
@@ -101,5 +118,5 @@ class ClusterData(StructureData):
 
 
 def _plain(value: Any) -> Any:
-    """Give numpy scalars as plain python values."""
-    return value.item() if isinstance(value, np.generic) else value
+    """Give numpy values as plain python values."""
+    return value.tolist() if isinstance(value, (np.generic, np.ndarray)) else value

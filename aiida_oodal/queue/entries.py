@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
@@ -91,6 +91,20 @@ def find_entries(status: QueueStatus | None = None, campaign: str | None = None)
     query = orm.QueryBuilder().append(ClusterData, filters=filters, tag='cluster')
     nodes: list[ClusterData] = query.order_by({'cluster': {'id': 'asc'}}).all(flat=True)
     return nodes
+
+
+def find_known(campaign: str, besides: Iterable[ClusterData]) -> dict[str, ClusterData]:
+    """Return what a campaign has queued and not rejected, by ``c<pk>``.
+
+    :param campaign: UUID of the campaign's process.
+    :param besides: clusters that do not count: those about which a choice is made, perhaps for the second time.
+    """
+    own = {cluster.uuid for cluster in besides}
+    return {
+        f'c{entry.pk}': entry
+        for entry in find_entries(campaign=campaign)
+        if entry.uuid not in own and entry.base.extras.get(EXTRA)['status'] != QueueStatus.REJECTED
+    }
 
 
 def _find_twin(cluster: ClusterData, campaign: str) -> ClusterData | None:

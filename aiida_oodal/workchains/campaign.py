@@ -18,7 +18,7 @@ from aiida_oodal.calculations.md import MdCalculation
 from aiida_oodal.calculations.select_clusters import select_clusters, validate_select_settings
 from aiida_oodal.calculations.train_ace import TrainAceCalculation
 from aiida_oodal.data import AcePotentialData, ClusterData, StructureSetData
-from aiida_oodal.queue import QueueStatus, enqueue, mark
+from aiida_oodal.queue import QueueStatus, enqueue, find_known, mark
 
 from .campaign_inputs import find_doubts, validate_campaign
 from .explore import ExploreWorkChain
@@ -76,7 +76,8 @@ class CampaignWorkChain(WorkChain):
         )
         spec.expose_inputs(LabelCalculation, namespace='label', exclude=('clusters', 'structures'))
         spec.expose_inputs(TrainAceCalculation, namespace='train', exclude=('training', 'validation'))
-        spec.expose_inputs(ExploreWorkChain, include=('carve',))
+        # An ensemble gives a second opinion on the clusters.
+        spec.expose_inputs(ExploreWorkChain, include=('carve', 'ensemble', 'embed'))
         spec.input(
             'select',
             valid_type=orm.Dict,
@@ -161,6 +162,7 @@ class CampaignWorkChain(WorkChain):
         protocol: str | None = None,
         overrides: Mapping[str, Any] | None = None,
         options: Mapping[str, Any] | None = None,
+        ensemble: Mapping[str, Any] | None = None,
     ) -> ProcessBuilder:
         """Return a builder filled from ``protocols/campaign.yaml``.
 
@@ -171,6 +173,7 @@ class CampaignWorkChain(WorkChain):
         :param overrides: nested values for ``reference``, ``md``, ``carve``, ``select``, ``train``, ``max_rounds``.
         :param options: options of every job: resources, queue_name, max_wallclock_seconds, ...; they win over those
             that the computer was set up with for each process.
+        :param ensemble: gives a second opinion on every cluster: ``{'models': {'w1': node, ...}, 'reference': node}``.
         """
         values = load_protocol('campaign', protocol, overrides)
         builder = cls.get_builder()
@@ -190,7 +193,11 @@ class CampaignWorkChain(WorkChain):
             }
             for name, walker in walkers.items()
         }
-        for process, namespace in (('md', builder.md), ('label', builder.label), ('train_ace', builder.train)):
+        jobs = {'md': builder.md, 'label': builder.label, 'train_ace': builder.train}
+        if ensemble is not None:
+            builder.ensemble = ensemble
+            jobs['latents'] = builder.embed
+        for process, namespace in jobs.items():
             namespace.code = code
             namespace.metadata.computer = computer
             namespace.metadata.options.update({**get_job_options(computer, process), **(options or {})})
@@ -257,7 +264,8 @@ class CampaignWorkChain(WorkChain):
         for name, walker in sorted(self.inputs.walkers.items()):
             md = AttributeDict(shared)
             md.update(potential=self.ctx.potential, structure=walker['structure'], settings=walker['settings'])
-            inputs = AttributeDict({'md': md, 'carve': self.inputs.carve})
+            inputs = AttributeDict(self.exposed_inputs(ExploreWorkChain, agglomerate=False))
+            inputs.md = md
             explorers[f'explore_{name}'] = self._submit_once(
                 f'explore_{self.ctx.round}_{name}', ExploreWorkChain, inputs
             )
@@ -296,12 +304,15 @@ class CampaignWorkChain(WorkChain):
                 '(gamma_every), heat from a lower temperature, begin with more varied structures, or raise '
                 'gamma_ceiling.'
             )
-        selection = select_clusters(
+        selection, node = select_clusters.run_get_node(
             potential=self.ctx.potential,
             settings=self.inputs.select,
             metadata={'call_link_label': f'select_{self.ctx.round}'},
-            **candidates,
+            candidates=candidates,
+            queued=find_known(self.node.uuid, besides=candidates.values()),
         )
+        if not node.is_finished_ok:
+            return self._stop_learning(node.exit_message)
         chosen = {key: candidates[key] for key in selection['chosen']}
         self.ctx.queued = enqueue(chosen, campaign=self.node.uuid)
         self.report(

@@ -11,6 +11,8 @@ from aiida_oodal.engine.errors import OodalError
 from aiida_oodal.engine.learn.ace_settings import AceFitSettings
 from aiida_oodal.engine.md.settings import MdSettings, check_structure
 
+from .carve import check_ensemble
+
 
 def validate_campaign(inputs: Any, _: Any) -> str | None:
     """Refuse a campaign that cannot start, before anything is submitted."""
@@ -35,6 +37,8 @@ def validate_campaign(inputs: Any, _: Any) -> str | None:
         CarveSettings.load(inputs['carve'].get_dict()).for_cutoff(cutoff)
     except OodalError as error:
         return f'carve: {error}'
+    if problem := check_ensemble(inputs):
+        return problem
     problems = {name: _check_walker(walker, elements, cutoff) for name, walker in walkers.items()}
     return next((f'walker {name!r}: {problem}' for name, problem in problems.items() if problem), None)
 

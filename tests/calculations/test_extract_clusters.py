@@ -2,7 +2,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from aiida.orm import Dict
+from aiida.orm import Dict, Float
 from ase import Atoms
 from ase.io import read
 
@@ -29,7 +29,7 @@ def settings(snapshots):
 
 
 def test_the_worst_atoms_are_cut_out_with_their_gamma(snapshots, potential, settings):
-    results = extract_clusters(snapshots, potential, Dict({**settings, 'centres_per_snapshot': 2}))
+    results = extract_clusters(snapshots, Dict({**settings, 'centres_per_snapshot': 2}), potential, Float(5.0))
     gamma = snapshots.get_atoms(0).arrays['gamma']
     clusters = results['clusters']
     assert sorted(clusters) == ['c0', 'c1']
@@ -42,16 +42,16 @@ def test_the_worst_atoms_are_cut_out_with_their_gamma(snapshots, potential, sett
 
 
 def test_frames_that_are_not_physical_give_no_cluster(snapshots, potential):
-    results = extract_clusters(snapshots, potential, Dict({'gamma_select': 0.1, 'gamma_ceiling': 0.2}))
+    results = extract_clusters(snapshots, Dict({'gamma_select': 0.1, 'gamma_ceiling': 0.2}), potential)
     assert not results.get('clusters')
     assert results['carving']['centres'] == []
 
 
 def test_a_choice_has_a_reason_for_every_candidate(snapshots, potential, settings):
     carve = {**settings, 'centres_per_snapshot': 4, 'min_separation': 0.0}
-    clusters = extract_clusters(snapshots, potential, Dict(carve))['clusters']
+    clusters = extract_clusters(snapshots, Dict(carve), potential)['clusters']
     choice = {'max_clusters': 2, 'gamma_min': settings['gamma_select'], 'gamma_ceiling': settings['gamma_ceiling']}
-    selection = select_clusters(potential, Dict(choice), **clusters)
+    selection = select_clusters(Dict(choice), potential, candidates=clusters)
     assert 1 <= len(selection['chosen']) <= 2
     assert set(selection['chosen']) <= set(clusters)
     assert sorted(selection['decisions']) == sorted(clusters)

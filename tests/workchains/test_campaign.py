@@ -83,6 +83,7 @@ def test_every_step_of_the_loop_is_a_node(campaign):
         'ExploreWorkChain',
         'MdBaseWorkChain',
         'MdCalculation',
+        'CarveWorkChain',
         'extract_clusters',
         'select_clusters',
     }

@@ -132,6 +132,15 @@ class SecondOpinion:
             return 'gamma only'
         return 'score only' if by_score else 'neither'
 
+    @property
+    def message(self) -> str:
+        """Say in a clause what the two found."""
+        agrees = self.verdict in ('both', 'neither')
+        return (
+            f'the ensemble {"agrees" if agrees else "disagrees"} ({self.verdict} out of distribution): its score is '
+            f'{self.score:.4g}, the threshold {self.score_threshold:.4g}'
+        )
+
 
 def add_second_opinion(
     cluster: Atoms, scores: ArrayLike, *, gamma_select: float, score_threshold: float

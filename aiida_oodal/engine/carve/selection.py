@@ -140,6 +140,7 @@ def select_by_spread(
     score_ceiling: float = np.inf,
     known: FloatArray | None = None,
     duplicate_tolerance: float = 0.0,
+    relative: bool = False,
     keys: Sequence[str] | None = None,
     known_keys: Collection[str] = (),
 ) -> list[Decision]:
@@ -154,7 +155,8 @@ def select_by_spread(
     :param score_min: candidates with a score at or below it are left out.
     :param score_ceiling: candidates above it are left out: not physical.
     :param known: descriptors of what is labelled, shape (n_known, n_features).
-    :param duplicate_tolerance: absolute distance between descriptors.
+    :param duplicate_tolerance: distance between descriptors.
+    :param relative: measure that distance in units of the longer one of the two.
     :param keys: content of each cluster.
     :param known_keys: what the queue holds.
     :return: one decision a candidate, in their order.
@@ -169,7 +171,13 @@ def select_by_spread(
         raise OodalError(f"method is {method!r}; it must be 'farthest' or 'kmeans'")
     reasons = _refused(grade, score_min, score_ceiling, keys, known_keys)
     members = _without_duplicates(
-        range(len(points)), dict(enumerate(points)), grade, reasons, duplicate_tolerance, relative=False, known=known
+        range(len(points)),
+        dict(enumerate(points)),
+        grade,
+        reasons,
+        duplicate_tolerance,
+        relative=relative,
+        known=known,
     )
     if not members:
         return _decide(grade, [], reasons, max_select, '')

@@ -7,6 +7,7 @@ from typing import ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from aiida_oodal.engine.carve.cluster import Cut
+from aiida_oodal.engine.errors import OodalError
 from aiida_oodal.engine.settings import Settings
 
 
@@ -31,20 +32,30 @@ class CarveSettings(Settings):
     tolerance: float = Field(
         0.01, gt=0.0, le=1.0, description="How far the centre's gamma in the cell may be off that in the snapshot."
     )
+    cutoff: float | None = Field(
+        None,
+        gt=0.0,
+        le=50.0,
+        description='The edge exceeds twice this, angstrom. None: the cutoff of the ACE potential. That of an ensemble '
+        'is inside its model files, which only jobs open, so it has to be given here.',
+    )
     unfaithful: Literal['refuse', 'flag'] = Field(
         'refuse', description='What becomes of a cluster that does not show the failure.'
     )
 
-    def for_cutoff(self, cutoff: float) -> Cut:
+    def for_cutoff(self, cutoff: float | None) -> Cut:
         """Return how clusters are cut for a potential.
 
-        :param cutoff: of the potential, angstrom.
-        :raises OodalError: if the cell would be too small for it.
+        :param cutoff: of the potential, angstrom; None if only the settings say it. The larger of the two holds.
+        :raises OodalError: if nobody says it, or the cell would be too small for it.
         """
+        cutoffs = [value for value in (cutoff, self.cutoff) if value is not None]
+        if not cutoffs:
+            raise OodalError('carve settings: cutoff is missing: give that of the models of the ensemble, angstrom')
         return Cut(
             radius=self.radius,
             buffer=self.buffer,
-            cutoff=cutoff,
+            cutoff=max(cutoffs),
             shape=self.shape,
             min_distance=self.min_distance,
             bond_scale=self.bond_scale,
@@ -65,6 +76,12 @@ class SelectSettings(Settings):
 
     TITLE: ClassVar[str] = 'select settings'
 
+    method: Literal['maxvol', 'farthest', 'kmeans'] = Field(
+        'maxvol',
+        description='maxvol: D-optimally against the active set of the ACE potential; farthest, kmeans: by the spread '
+        'of the aligned latents of centres that an ensemble looked at.',
+    )
+    seed: int = Field(0, ge=0, lt=2**32, description='Of kmeans.')
     max_clusters: int = Field(6, ge=1, le=100000, description='Clusters a round, at most.')
     gamma_min: float = Field(2.0, gt=0.0, description='Candidates whose centre is at or below are left out.')
     gamma_ceiling: float = Field(100.0, gt=0.0, description='Candidates whose centre is above are left out.')

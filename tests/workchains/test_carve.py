@@ -1,0 +1,201 @@
+"""An ensemble of MACE models looks at carved cells: alone where it graded MD, beside ACE as a second opinion."""
+
+import importlib.util
+import runpy
+from pathlib import Path
+
+import numpy as np
+import pytest
+from aiida import orm
+from aiida.engine import run_get_node
+from aiida.orm import Dict
+from ase import Atoms
+from ase.build import bulk
+from ase.io import read
+
+from aiida_oodal.calculations.engine_code import get_engine_code
+from aiida_oodal.calculations.select_clusters import select_clusters
+from aiida_oodal.data import AcePotentialData, ClusterData, MaceModelData, OodReferenceData, StructureSetData
+from aiida_oodal.workchains.carve import CarveWorkChain
+
+if importlib.util.find_spec('mace') is None:
+    pytest.skip('mace (extra: mace) is not installed', allow_module_level=True)
+
+DATA = Path(__file__).parents[1] / 'data'
+#: Both layers of the tiny models together see 8.4 angstrom.
+WIDE = {'radius': 4.0, 'buffer': 4.5, 'cutoff': 4.2, 'bond_scale': 0.0, 'gamma_select': 1.0, 'gamma_ceiling': 1e4}
+
+
+@pytest.fixture(scope='module')
+def shared(localhost):
+    tiny = runpy.run_path(str(Path(__file__).with_name('tiny_ensemble.py')))
+    models = {label: MaceModelData(path).store() for label, path in tiny['MODELS'].items()}
+    return tiny | {'ensemble': {'models': models, 'reference': OodReferenceData(tiny['fit']()).store()}}
+
+
+@pytest.fixture(scope='module')
+def inputs(shared, localhost):
+    def factory(snapshots, **carve):
+        return {
+            'snapshots': snapshots,
+            'carve': Dict(carve),
+            'ensemble': shared['ensemble'],
+            'embed': {'code': get_engine_code(), 'metadata': {'computer': localhost}},
+            'gamma_break': 5.0,
+        }
+
+    return factory
+
+
+@pytest.fixture(scope='module')
+def graded(shared):
+    """Return warm Al with one hot spot, graded by the ensemble as MD that it watches is."""
+    atoms = bulk('Al', cubic=True, a=4.0).repeat(5)
+    atoms.rattle(0.05, seed=3)
+    random = np.random.default_rng(1)
+    for centre in (17, 260, 420):
+        near = np.flatnonzero(atoms.get_distances(centre, range(len(atoms)), mic=True) < 4.5)
+        atoms.positions[near] += random.normal(scale=0.4, size=(len(near), 3))
+    latents = shared['latents_of']([atoms])
+    reference = shared['ensemble']['reference'].get_reference()
+    atoms.arrays['gamma'] = reference.gamma(latents.numbers, latents.latents)
+    atoms.info['step'] = 40
+    return StructureSetData([atoms]).store()
+
+
+@pytest.fixture(scope='module')
+def hot(aiida_profile):
+    """Return 500 hot atoms with the gamma that LAMMPS with ML-PACE gave them, and the potential that did."""
+    frame = read(DATA / 'ace-al' / 'native_snapshot' / 'snap.dump', format='lammps-dump-text')
+    atoms = Atoms('Al500', positions=frame.positions, cell=frame.cell, pbc=True, info={'step': 300})
+    atoms.arrays['gamma'] = frame.arrays['f_pg'].ravel()
+    return StructureSetData([atoms]).store(), AcePotentialData(
+        DATA / 'ace-al' / 'Al.yaml', DATA / 'ace-al' / 'Al.asi'
+    ).store()
+
+
+def reports(node):
+    return [entry.message for entry in orm.Log.collection.get_logs_for(node)]
+
+
+@pytest.fixture(scope='module')
+def carved(inputs, graded):
+    outputs, node = run_get_node(CarveWorkChain, **inputs(graded, **WIDE))
+    assert node.is_finished_ok, node.exit_message
+    return outputs
+
+
+def test_clusters_of_md_that_an_ensemble_graded_show_its_gamma(carved, graded, shared):
+    gamma = graded.get_atoms(0).arrays['gamma']
+    clusters = carved['clusters']
+    assert len(clusters) == 3
+    for cluster in clusters.values():
+        attributes = cluster.base.attributes
+        centre = attributes.get('center_parent_index')
+        assert attributes.get('gamma_parent') == pytest.approx(gamma[centre])
+        assert attributes.get('gamma_cluster') == pytest.approx(gamma[centre], rel=1e-3)
+        assert attributes.get('faithful') is True
+        ratio = attributes.get('score') / attributes.get('score_threshold')
+        assert ratio == pytest.approx(attributes.get('gamma_cluster'))
+        # and this is what the models say of the cluster itself
+        latents = shared['latents_of']([cluster.get_atoms()])
+        own = shared['ensemble']['reference'].get_reference().gamma(latents.numbers, latents.latents)
+        assert attributes.get('gamma_cluster') == pytest.approx(own[0], rel=1e-3)
+        above = np.count_nonzero(own[cluster.force_mask == 0.0] > 5.0)
+        assert attributes.get('buffer_above_break') == above
+    assert max(gamma) == pytest.approx(clusters['c0'].base.attributes.get('gamma_parent'))
+
+
+def test_a_cell_smaller_than_what_the_models_see_is_refused_or_flagged(inputs, graded):
+    small = {'radius': 2.5, 'buffer': 1.75, 'cutoff': 4.2}
+    outputs, node = run_get_node(CarveWorkChain, **inputs(graded, **(WIDE | small)))
+    assert node.is_finished_ok, node.exit_message
+    assert not outputs.get('clusters')
+    for centre in outputs['carving']['centres']:
+        assert not centre['taken']
+        assert 'does not show the failure' in centre['reason']
+    outputs, node = run_get_node(CarveWorkChain, **inputs(graded, **(WIDE | small), unfaithful='flag'))
+    assert len(outputs['clusters']) == 3
+    for cluster in outputs['clusters'].values():
+        assert cluster.base.attributes.get('faithful') is False
+
+
+@pytest.mark.parametrize('method', ['farthest', 'kmeans'])
+def test_a_choice_by_spread_needs_no_active_set(carved, method):
+    clusters = carved['clusters']
+    settings = Dict({'method': method, 'max_clusters': 2, 'gamma_min': 1.0, 'gamma_ceiling': 1e4})
+    choice = select_clusters(settings, candidates=clusters)
+    assert len(choice['chosen']) == 2
+    left_out = next(choice['decisions'][key] for key in clusters if key not in choice['chosen'])
+    assert left_out['reason'] == 'over the cap of 2: others are farther apart'
+    # what is queued is left out, and so is what is near to it
+    again = select_clusters(
+        settings, candidates=clusters, queued={'c1': ClusterData(clusters['c0'].get_atoms()).store()}
+    )
+    assert again['decisions']['c0']['reason'] == 'the queue holds it already'
+    assert sorted(again['chosen']) == ['c1', 'c2']
+
+
+def test_a_second_opinion_stands_beside_gamma(inputs, hot, shared):
+    snapshots, potential = hot
+    carve = {'centres_per_snapshot': 3, 'gamma_ceiling': 1e3, 'gamma_select': 1.0}
+    outputs, node = run_get_node(CarveWorkChain, **inputs(snapshots, **carve), potential=potential)
+    assert node.is_finished_ok, node.exit_message
+    assert len(outputs['clusters']) == 3
+    reference = shared['ensemble']['reference'].get_reference()
+    verdicts = []
+    for cluster in outputs['clusters'].values():
+        attributes = cluster.base.attributes
+        latents = shared['latents_of']([cluster.get_atoms()])
+        assert attributes.get('score') == pytest.approx(
+            reference.per_atom_aligned_variance(latents.latents)[0], rel=1e-3
+        )
+        (limit,) = reference.thresholds.of_atoms('aligned_variance', 0.99, np.array([13]))
+        assert attributes.get('score_threshold') == pytest.approx(limit)
+        verdicts.append('both' if attributes.get('score') > limit else 'gamma only')
+        assert attributes.get('second_opinion') == verdicts[-1]
+    # of these three atoms at 3000 K the ensemble finds only one worse than what it was trained on
+    assert sorted(verdicts) == ['both', 'gamma only', 'gamma only']
+    # both grades can be asked for
+    query = orm.QueryBuilder().append(orm.WorkChainNode, filters={'uuid': node.uuid}, tag='carve')
+    disputed = {'attributes.second_opinion': 'gamma only', 'attributes.gamma_cluster': {'>': 1.0}}
+    query.append(ClusterData, with_incoming='carve', filters=disputed)
+    assert query.count() == 2
+    # disagreement is shown in the decisions and in the report of the process
+    messages = ' '.join(reports(node))
+    assert '1 both, 2 gamma only' in messages
+    for centre in outputs['carving']['centres']:
+        disagree = centre['second_opinion'] == 'gamma only'
+        assert (f'disagreement about atom {centre["centre"]} of step 300 (gamma only)' in messages) is disagree
+        assert f'the ensemble {"disagrees" if disagree else "agrees"}' in centre['reason']
+    # a cluster of the graph leads to the latents as well as to the snapshots
+    made = outputs['clusters']['c0'].creator.base.links.get_incoming().all_link_labels()
+    assert {'snapshots', 'potential', 'reference', 'w1', 'w4'} <= set(made)
+
+
+def test_what_nobody_can_grade_is_refused_at_submission(inputs, graded, shared):
+    good = inputs(graded, **WIDE)
+    for changes, message in (
+        ({'ensemble': {'models': shared['ensemble']['models']}}, r'ensemble\.reference is missing'),
+        (
+            {'ensemble': shared['ensemble'] | {'models': {'w1': shared['ensemble']['models']['w1']}}},
+            'the reference was fitted for the models w1, w2, w3, w4, not w1',
+        ),
+        ({'carve': Dict({})}, 'carve settings: cutoff is missing: give that of the models'),
+        ({'carve': Dict({'cutoff': 9.0})}, 'must exceed twice the cutoff of 9'),
+    ):
+        with pytest.raises(ValueError, match=message):
+            run_get_node(CarveWorkChain, **{**good, **changes})
+    embed = good.pop('embed')
+    with pytest.raises(ValueError, match=r'embed\.code is missing'):
+        run_get_node(CarveWorkChain, **good)
+    del good['ensemble']
+    with pytest.raises(ValueError, match='nothing grades the cells: give `potential`, `ensemble`, or both'):
+        run_get_node(CarveWorkChain, embed=embed, **good)
+
+
+def test_a_cutoff_smaller_than_that_of_the_models_is_found_out(inputs, graded):
+    carve = {'radius': 2.0, 'buffer': 1.0, 'cutoff': 3.0}
+    _, node = run_get_node(CarveWorkChain, **inputs(graded, **(WIDE | carve)))
+    assert node.exit_status == 402
+    assert 'must exceed twice the cutoff of 4.2' in node.exit_message
