@@ -7,11 +7,9 @@ from typing import Any
 
 from aiida import orm
 from aiida.common import AttributeDict
-from aiida.common.links import LinkType
-from aiida.engine import ExitCode, Process, ProcessBuilder, ToContext, WorkChain, if_, while_
+from aiida.engine import ExitCode, ProcessBuilder, ToContext, if_, while_
 from aiida.engine.processes.workchains.workchain import WorkChainSpec
 
-from aiida_oodal.calculations.engine_job import was_lost
 from aiida_oodal.calculations.job_options import get_job_options
 from aiida_oodal.calculations.label import LabelCalculation
 from aiida_oodal.calculations.md import MdCalculation
@@ -23,12 +21,10 @@ from aiida_oodal.queue import QueueStatus, enqueue, find_known, mark
 from .campaign_inputs import find_doubts, validate_campaign
 from .explore import ExploreWorkChain
 from .protocols import load_protocol, merge
-
-#: How often one job is sent again after the machine ended it.
-_MAX_LOST = 3
+from .resuming import ResumingWorkChain
 
 
-class CampaignWorkChain(WorkChain):
+class CampaignWorkChain(ResumingWorkChain):
     """Rounds of exploring and learning.
 
     The calls are named ``label_0``, ``train_0`` (the initial set), then ``explore_<round>_<walker>``,
@@ -226,17 +222,17 @@ class CampaignWorkChain(WorkChain):
 
     def is_label_due(self) -> bool:
         """Tell whether the labels of this round are not there yet and may be asked for, once more if they were."""
-        return self._is_due(f'label_{self.ctx.round}')
+        return self.is_due(f'label_{self.ctx.round}')
 
     def is_train_due(self) -> bool:
         """Tell the same of the fit of this round."""
-        return self._is_due(f'train_{self.ctx.round}')
+        return self.is_due(f'train_{self.ctx.round}')
 
     def label_initial(self) -> ToContext:
         """Submit the labelling of the initial structures."""
         inputs = self.exposed_inputs(LabelCalculation, 'label', agglomerate=False)
         inputs.structures = self.inputs.initial.structures
-        return ToContext(label_0=self._submit_once('label_0', LabelCalculation, inputs))
+        return ToContext(label_0=self.submit_once('label_0', LabelCalculation, inputs))
 
     def inspect_initial_labels(self) -> ExitCode | None:
         """Take the labels into the training set."""
@@ -266,7 +262,7 @@ class CampaignWorkChain(WorkChain):
             md.update(potential=self.ctx.potential, structure=walker['structure'], settings=walker['settings'])
             inputs = AttributeDict(self.exposed_inputs(ExploreWorkChain, agglomerate=False))
             inputs.md = md
-            explorers[f'explore_{name}'] = self._submit_once(
+            explorers[f'explore_{name}'] = self.submit_once(
                 f'explore_{self.ctx.round}_{name}', ExploreWorkChain, inputs
             )
         self.report(f'round {self.ctx.round}: sent out {len(explorers)} walkers')
@@ -327,7 +323,7 @@ class CampaignWorkChain(WorkChain):
         inputs = self.exposed_inputs(LabelCalculation, 'label', agglomerate=False)
         inputs.clusters = self.ctx.queued
         call = f'label_{self.ctx.round}'
-        node = self._submit_once(call, LabelCalculation, inputs)
+        node = self.submit_once(call, LabelCalculation, inputs)
         for cluster in self.ctx.queued.values():
             mark(cluster, QueueStatus.SUBMITTED)
         return ToContext(**{call: node})
@@ -355,7 +351,7 @@ class CampaignWorkChain(WorkChain):
         if 'validation' in self.inputs:
             inputs.validation = self.inputs.validation
         call = f'train_{self.ctx.round}'
-        return ToContext(**{call: self._submit_once(call, TrainAceCalculation, inputs)})
+        return ToContext(**{call: self.submit_once(call, TrainAceCalculation, inputs)})
 
     def inspect_train(self) -> ExitCode | None:
         """Take the new potential."""
@@ -372,29 +368,6 @@ class CampaignWorkChain(WorkChain):
             return self.exit_codes.ERROR_BUDGET_SPENT.format(rounds=self.ctx.round)
         self.report(f'every walker ran to its end in round {self.ctx.round}')
         return None
-
-    def _submit_once(self, call: str, process: type[Process], inputs: AttributeDict) -> orm.ProcessNode:
-        """Submit a child, or return the one that this very step submitted before its worker was killed."""
-        for child in self._calls(call):
-            # One without a checkpoint was stored when the worker was killed, and nobody can ever take it up.
-            if (child.is_terminated and not was_lost(child)) or child.checkpoint is not None:
-                return child
-            if child.is_terminated:
-                self.report(f'{call} is sent again: {child.exit_message}')
-        inputs.setdefault('metadata', AttributeDict())['call_link_label'] = call
-        return self.submit(process, **inputs)
-
-    def _calls(self, call: str) -> list[orm.ProcessNode]:
-        """Return the children of a name, the oldest first."""
-        links = self.node.base.links.get_outgoing(
-            link_type=(LinkType.CALL_CALC, LinkType.CALL_WORK), link_label_filter=call
-        )
-        return sorted(links.all_nodes(), key=lambda child: child.pk)
-
-    def _is_due(self, call: str) -> bool:
-        """Tell whether a job has not come back yet, or was ended by the machine and may be sent again."""
-        lost = [child for child in self._calls(call) if was_lost(child)]
-        return call not in self.ctx or (was_lost(self.ctx[call]) and len(lost) <= _MAX_LOST)
 
     def _attach(self) -> None:
         """Attach the potential and the labels that there are, whatever happens next."""

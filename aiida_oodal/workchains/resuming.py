@@ -1,0 +1,43 @@
+"""A WorkChain that submits no child twice, and sends one again that the machine ended."""
+
+from __future__ import annotations
+
+from aiida import orm
+from aiida.common import AttributeDict
+from aiida.common.links import LinkType
+from aiida.engine import Process, WorkChain
+
+from aiida_oodal.calculations.engine_job import was_lost
+
+#: How often one job is sent again after the machine ended it.
+_MAX_LOST = 3
+
+
+class ResumingWorkChain(WorkChain):
+    """Children are known by the label of their call, so that a step can be taken again after ``kill -9``."""
+
+    def submit_once(self, call: str, process: type[Process], inputs: AttributeDict) -> orm.ProcessNode:
+        """Submit a child, or return the one that this very step submitted before its worker was killed.
+
+        :param call: label of the call link; what is known under ``ctx[call]`` when it has ended.
+        """
+        for child in self._calls(call):
+            # One without a checkpoint was stored when the worker was killed, and nobody can ever take it up.
+            if (child.is_terminated and not was_lost(child)) or child.checkpoint is not None:
+                return child
+            if child.is_terminated:
+                self.report(f'{call} is sent again: {child.exit_message}')
+        inputs.setdefault('metadata', AttributeDict())['call_link_label'] = call
+        return self.submit(process, **inputs)
+
+    def is_due(self, call: str) -> bool:
+        """Tell whether a job has not come back yet, or was ended by the machine and may be sent again."""
+        lost = [child for child in self._calls(call) if was_lost(child)]
+        return call not in self.ctx or (was_lost(self.ctx[call]) and len(lost) <= _MAX_LOST)
+
+    def _calls(self, call: str) -> list[orm.ProcessNode]:
+        """Return the children of a name, the oldest first."""
+        links = self.node.base.links.get_outgoing(
+            link_type=(LinkType.CALL_CALC, LinkType.CALL_WORK), link_label_filter=call
+        )
+        return sorted(links.all_nodes(), key=lambda child: child.pk)
