@@ -169,14 +169,19 @@ class ScreenWorkChain(WorkChain):
         for ensemble, name, start, stop in self.ctx.sent:
             key = f'embed_{ensemble}_{name}_{start}'
             job = self.ctx[key]
-            codes = LatentsCalculation.exit_codes
             done = list(job.outputs.latents.values()) if 'latents' in job.outputs else []
             self.ctx.latents.setdefault(f'{ensemble}/{name}', []).extend(done)
-            if job.exit_status == codes.ERROR_INTERRUPTED.status or was_lost(job):
-                rest = int(job.outputs.results['next_structure']) if 'results' in job.outputs else start
+            # Whatever ended it (walltime, memory, a node): what it says of itself tells where to go on.
+            rest = job.outputs.results['next_structure'] if 'results' in job.outputs else None
+            if rest is None and was_lost(job):
+                rest = start
+            if rest is not None:
                 self.ctx.fruitless[key] = self.ctx.fruitless.get(key, 0) + 1 if rest == start else 0
                 if self.ctx.fruitless[key] <= _MAX_FRUITLESS:
-                    self.report(f'{name} under {ensemble}: ended at structure {rest} of {stop}, going on from there')
+                    self.report(
+                        f'{name} under {ensemble}: ended at structure {rest} of {stop}, going on from there '
+                        f'({job.exit_message})'
+                    )
                     self.ctx.todo.append([ensemble, name, rest, stop])
                     continue
             if not job.is_finished_ok:
