@@ -100,7 +100,7 @@ def _check_computer(computer: Any) -> Iterator[Finding]:
     try:
         free = float(run_on(computer, f'df --output=avail --block-size=1 {folder} | tail -1'))
         yield _check_space(
-            f'on {name} for {folder}', free, f'verdi calcjob cleanworkdir --computers {name} --past-days 7'
+            f'on {name} for {folder}', free, f'verdi calcjob cleanworkdir --computers {name} --older-than 7'
         )
     except (OodalError, ValueError) as error:
         yield Finding('disk', False, f'{folder} on {name}: {error}', renew)

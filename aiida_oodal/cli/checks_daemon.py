@@ -106,7 +106,7 @@ def _check_processes(workers: int) -> Iterator[Finding]:
     else:
         yield Finding('processes', True, f'{count} are active')
     for node in find_paused():
-        since = f'{node.mtime:%Y-%m-%d %H:%M}'
+        since = f'{node.mtime.astimezone():%Y-%m-%d %H:%M}'
         text = f'{node.process_label}<{node.pk}> is paused since {since}: {node.process_status}: {_last_error(node)}'
         cure = f'verdi process report {node.pk}; then verdi process play {node.pk}, or verdi process kill {node.pk}'
         yield Finding('processes', False, text, cure)

@@ -9,6 +9,7 @@ from aiida.common import AttributeDict
 from aiida.engine import ExitCode, ToContext, WorkChain, while_
 from aiida.engine.processes.workchains.workchain import WorkChainSpec
 
+from aiida_oodal.calculations.engine_job import was_lost
 from aiida_oodal.calculations.grade_segment import grade_segment
 from aiida_oodal.calculations.join_md_runs import join_md_runs
 from aiida_oodal.calculations.latents import LatentsCalculation
@@ -20,6 +21,8 @@ from aiida_oodal.engine.md.settings import MdSettings
 from .md_base import MdBaseWorkChain
 
 _LOST = MdBaseWorkChain.exit_codes.ERROR_TRAJECTORY_LOST.status
+#: How often the snapshots of a segment are sent again after the machine ended the job.
+_MAX_LOST = 3
 
 
 class MdSegmentsWorkChain(WorkChain):
@@ -62,7 +65,9 @@ class MdSegmentsWorkChain(WorkChain):
         spec.inputs.validator = validate_segments
         spec.outline(
             cls.setup,
-            while_(cls.should_go_on)(cls.run_md, cls.inspect_md, cls.run_embed, cls.inspect_embed),
+            while_(cls.should_go_on)(
+                cls.run_md, cls.inspect_md, while_(cls.is_embed_due)(cls.run_embed), cls.inspect_embed
+            ),
             cls.finish,
         )
         spec.output('results', valid_type=orm.Dict, help='The verdict, as of `oodal.md`.')
@@ -108,6 +113,7 @@ class MdSegmentsWorkChain(WorkChain):
         if 'md' in self.ctx:
             md.parent_folder = self.ctx.md.outputs.remote_folder
         self.ctx.segment += 1
+        self.ctx.sent = 0
         inputs = {'md': md, 'metadata': {'call_link_label': f'md_{self.ctx.segment}'}}
         return ToContext(md=self.submit(MdBaseWorkChain, **inputs))
 
@@ -120,8 +126,13 @@ class MdSegmentsWorkChain(WorkChain):
             segment=self.ctx.segment, message=md.exit_message or md.process_state.value, pk=md.pk
         )
 
+    def is_embed_due(self) -> bool:
+        """Tell whether the snapshots were not sent yet, or the machine ended the job and they may be sent again."""
+        return self.ctx.sent == 0 or (was_lost(self.ctx.embed) and self.ctx.sent <= _MAX_LOST)
+
     def run_embed(self) -> ToContext:
         """Submit the snapshots to the ensemble."""
+        self.ctx.sent += 1
         inputs = AttributeDict(self.exposed_inputs(LatentsCalculation, 'embed', agglomerate=False))
         inputs.models = self.inputs.models
         inputs.structures = self.ctx.md.outputs.snapshots

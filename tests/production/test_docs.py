@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import shutil
 import sys
 from pathlib import Path
 
@@ -14,9 +15,15 @@ ROOT = Path(__file__).parents[2]
 PAGES = sorted((ROOT / 'docs').glob('*.md'))
 
 
+def fenced_commands(text):
+    """Return the shell commands of a page that run as they stand."""
+    blocks = re.findall(r'```bash\n(.*?)```', text, flags=re.DOTALL)
+    return [line.strip() for block in blocks for line in block.splitlines() if line.strip()]
+
+
 def commands(text):
-    """Return the shell commands of a page, fenced or indented, with continued lines joined."""
-    fenced = re.findall(r'```bash\n(.*?)```', text, flags=re.DOTALL)
+    """Return all shell commands of a page, also indented ones that name a machine of their own."""
+    fenced = fenced_commands(text)
     indented = re.findall(r'^ {4}(?=[a-z])((?:.*\\\n)*.*)$', text, flags=re.MULTILINE)
     lines = '\n'.join([*fenced, *indented]).replace('\\\n', ' ').splitlines()
     return [line.strip() for line in lines if line.strip()]
@@ -47,20 +54,24 @@ def test_every_file_and_page_that_is_named_is_there(page):
 
 @pytest.mark.slow
 @pytest.mark.daemon
-def test_from_nothing_to_a_tested_installation(home):
+def test_from_nothing_to_a_tested_installation_on_slurm(home):
     home.environment['HOME'] = str(home.folder)
-    page = (ROOT / 'docs' / 'installation.md').read_text()
+    pages = ['installation', *(['slurm'] if shutil.which('sinfo') else []), 'operations']
     done = []
-    for line in commands(page):
-        words = shlex.split(line.replace('$PWD/.venv', sys.prefix))
-        # What comes before was done by whoever runs this test; what comes after is what `make quickstart` runs.
-        if words[0] == 'aiida-oodal':
-            home.run(*words)
-            done.append(words[1:3])
-    assert done == [
+    for page in pages:
+        text = (ROOT / 'docs' / f'{page}.md').read_text()
+        for line in fenced_commands(text):
+            words = shlex.split(line.replace('$PWD/.venv', sys.prefix))
+            # The environment was made and Slurm started by whoever runs this test; campaigns have tests of their own.
+            if words[0] == 'aiida-oodal':
+                home.run(*words)
+                done.append(words[1:3])
+    installed = [
         ['setup', 'profile'],
         ['setup', 'computer'],
         ['setup', 'codes'],
         ['doctor', '--fix'],
         ['setup', 'test'],
     ]
+    on_slurm = [['setup', 'computer'], ['setup', 'codes'], ['setup', 'test']]
+    assert done == [*installed, *(on_slurm if 'slurm' in pages else []), ['doctor'], ['doctor', '--fix']]

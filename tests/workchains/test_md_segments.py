@@ -60,10 +60,15 @@ def inputs(shared, localhost, engine_code):
 
 
 @pytest.mark.slow
-def test_a_cold_run_goes_through_all_its_segments(inputs, shared):
+def test_a_cold_run_goes_through_all_its_segments_though_a_job_was_lost(inputs, shared, tmp_path):
     # thresholds low enough for snapshots worth keeping in a run that is safe
-    outputs, node = run_get_node(MdSegmentsWorkChain, **inputs(temperature=50, gamma_select=1e-3))
+    cold = inputs(temperature=50, gamma_select=1e-3)
+    killed_once = f'if mkdir {tmp_path}/killed 2>/dev/null; then kill -9 $$; fi'
+    cold['embed']['metadata']['options'] = {'prepend_text': killed_once}
+    outputs, node = run_get_node(MdSegmentsWorkChain, **cold)
     assert node.is_finished_ok, node.exit_message
+    embeds = sorted((call for call in node.called if call.process_label == 'LatentsCalculation'), key=lambda c: c.pk)
+    assert [call.exit_status for call in embeds] == [146, 0, 0]
     results = outputs['results'].get_dict()
     assert (results['outcome'], results['last_step'], results['trigger_step']) == ('COMPLETED', 40, None)
     labels = [link.link_label for link in node.base.links.get_outgoing().all() if 'md_' in link.link_label]

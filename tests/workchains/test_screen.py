@@ -204,3 +204,22 @@ def test_too_small_a_reference_set_is_explained(screening):
     node = run_get_node(ScreenWorkChain, **inputs)[1]
     assert node.exit_status == 402
     assert 'fitting the reference of T1 failed' in node.exit_message
+
+
+def test_a_job_that_is_lost_before_it_begins_is_sent_again_but_not_for_ever(screening):
+    from aiida.engine import run_get_node
+
+    ensemble = screening.inputs.ensembles['T1']
+    inputs = {
+        'ensembles': {'T1': {'models': dict(ensemble['models']), 'reference': screening.outputs.references['T1']}},
+        'targets': {'lost': {'structures': screening.inputs.targets['hot']['structures']}},
+        'embed': {
+            'code': get_engine_code(),
+            'metadata': {'computer': load_computer('localhost'), 'options': {'prepend_text': 'kill -9 $$'}},
+        },
+    }
+    node = run_get_node(ScreenWorkChain, **inputs)[1]
+    assert node.exit_status == 401
+    assert 'lost under T1 could not be turned into latents' in node.exit_message
+    assert 'ended from outside before its program began' in node.exit_message
+    assert [job.exit_status for job in node.called] == [146, 146, 146]
