@@ -195,7 +195,8 @@ class Evidence:
     def _watched_gamma(self, halt: Halt) -> bool:
         if halt.attribute is None:  # not echoed: the value has to tell
             return halt.value > self.thresholds.stop
-        return _is_gamma(halt.attribute)
+        # another fix halts where gamma is 0 for every atom
+        return _is_gamma(halt.attribute) and not halt.value <= self.thresholds.stop
 
 
 def _is_gamma(attribute: str) -> bool:
