@@ -14,8 +14,7 @@ machine does slows all of them alike.
 
 **Reading**: the last frame of a dump of one large frame, and of a dump of many frames, in the columns and digits of our
 own dumps, as structure, against ``ase.io.read(..., index=-1)``. Every measurement runs in a process of its own and
-counts from after the imports; the best of ``--repeat`` counts, which leaves out the time of the disk. The memory is what the
-process grew by at its peak.
+counts from after the imports; the best of ``--repeat`` counts. The memory is what the process grew by at its peak.
 """
 
 from __future__ import annotations

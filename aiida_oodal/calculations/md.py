@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from aiida.common import LinkType
 from aiida.common.datastructures import CalcInfo
 from aiida.common.folders import Folder
 from aiida.engine import CalcJobProcessSpec, ExitCode
+from ase import Atoms
 
 from aiida_oodal.data import StructureSetData, get_structures
 from aiida_oodal.engine.__main__ import ERROR_FILE
@@ -136,7 +138,8 @@ class MdCalculation(EngineCalculation):
             retrieve_temporary=[self.LOG_FILE, self.SNAPSHOTS_FILE, self.FINAL_FILE, ERROR_FILE],
         )
         if source.forces != 'embedded':
-            calc_info.codes_info[0].cmdline_params = ['-in', self.INPUT_FILE, '-log', self.LOG_FILE, '-nocite']
+            words = ['-in', self.INPUT_FILE, '-log', self.LOG_FILE, '-nocite', *source.arguments]
+            calc_info.codes_info[0].cmdline_params = words
         calc_info.provenance_exclude_list += [self.STRUCTURE_FILE, *source.write_files(Path(folder.abspath))]
         if restart:
             parent = self.inputs.parent_folder
@@ -194,31 +197,23 @@ class MdParser(EngineParser):
 
         What came after the frame to learn from, or is not physical, is left out.
         """
-        frames: dict[int, Frame] = {}
-        for name in (MdCalculation.SNAPSHOTS_FILE, MdCalculation.FINAL_FILE):
-            if (temporary / name).is_file():
-                frames.update({frame.step: frame for frame in iterate_frames(temporary / name)})
         rotation = lammps_rotation(get_structures(self.node.inputs.structure)[0].cell.array)
-        atoms = [
-            turn_back(frames[step].to_atoms(elements, lammps_units=settings.units), rotation) for step in sorted(frames)
-        ]
         lost = verdict.outcome in (Outcome.LOST_ATOMS, Outcome.EXPLODED)
         end = verdict.last_valid_step if lost else verdict.last_step
         end = end if verdict.candidate_step is None else verdict.candidate_step
-        snapshots = [
-            frame
-            for frame in atoms
-            if end is not None
-            and frame.info['step'] <= end
-            and (
-                'gamma' not in frame.arrays
-                or settings.gamma_select < frame.arrays['gamma'].max() <= settings.gamma_ceiling
-            )
-        ]
+        snapshots: dict[int, Atoms] = {}
+        final: Atoms | None = None
+        for frame in _frames(temporary):
+            atoms = turn_back(frame.to_atoms(elements, lammps_units=settings.units), rotation)
+            over = frame.gamma is None or settings.gamma_select < frame.max_gamma <= settings.gamma_ceiling
+            if end is not None and frame.step <= end and over:
+                snapshots[frame.step] = atoms
+            if final is None or frame.step >= final.info['step']:
+                final = atoms
         if snapshots:
-            self.out('snapshots', StructureSetData(snapshots))
-        if atoms:
-            self.out('final', StructureSetData(atoms[-1:]))
+            self.out('snapshots', StructureSetData(snapshots[step] for step in sorted(snapshots)))
+        if final is not None:
+            self.out('final', StructureSetData([final]))
 
     def _exit_code(self, verdict: Verdict) -> ExitCode | None:
         codes = {
@@ -230,6 +225,13 @@ class MdParser(EngineParser):
         }
         code = codes.get(verdict.outcome)
         return None if code is None else code.format(message=verdict.message)
+
+
+def _frames(folder: Path) -> Iterator[Frame]:
+    """Yield the frames of a run, the last one last; it may have been a snapshot, too."""
+    for name in (MdCalculation.SNAPSHOTS_FILE, MdCalculation.FINAL_FILE):
+        if (folder / name).is_file():
+            yield from iterate_frames(folder / name)
 
 
 def _plain(value: Any) -> Any:

@@ -16,7 +16,7 @@ from aiida_oodal.data import AcePotentialData, MaceModelData, OodReferenceData, 
 from aiida_oodal.engine.errors import OodalError
 from aiida_oodal.engine.md.build import NATIVE_STYLE
 from aiida_oodal.engine.md.ensemble_settings import EnsembleSettings
-from aiida_oodal.engine.md.pair_lines import check_lines, pair_styles
+from aiida_oodal.engine.md.pair_lines import check_arguments, check_lines, pair_styles
 from aiida_oodal.engine.md.settings import Forces, MdSettings, check_structure
 
 from .lammps_code import check_pair_style, is_engine
@@ -35,6 +35,7 @@ class ForceSource:
     :ivar elements: element of each LAMMPS type.
     :ivar cutoff: range [angstrom]; None where only the pair style knows it.
     :ivar lines: pair style commands of ``forces='lines'``.
+    :ivar arguments: words for the command line of LAMMPS.
     :ivar job: what the engine reads about the potential.
     :ivar copies: ``(node uuid, name in the node, name in the job)``.
     :ivar reference: what gamma of an ensemble is measured against.
@@ -44,6 +45,7 @@ class ForceSource:
     elements: list[str]
     cutoff: float | None = None
     lines: list[str] = field(default_factory=list)
+    arguments: list[str] = field(default_factory=list)
     job: dict[str, Any] = field(default_factory=dict)
     copies: list[tuple[str, str, str]] = field(default_factory=list)
     reference: OodReferenceData | None = None
@@ -110,6 +112,13 @@ def define_sources(spec: CalcJobProcessSpec) -> None:
         serializer=orm.to_aiida_type,
         help='Element of each LAMMPS type, in the order of the `pair_coeff` lines.',
     )
+    spec.input(
+        'pair.arguments',
+        valid_type=orm.List,
+        required=False,
+        serializer=orm.to_aiida_type,
+        help='Words for the command line of LAMMPS, as GPUs want them: `-k`, `on`, `g`, `1`, `-sf`, `kk`.',
+    )
     spec.input_namespace(
         'pair.files',
         valid_type=orm.SinglefileData,
@@ -129,6 +138,7 @@ def get_source(inputs: Mapping[str, Any]) -> ForceSource:
             'lines',
             pair['elements'].get_list(),
             lines=pair['lines'].get_list(),
+            arguments=pair['arguments'].get_list() if 'arguments' in pair else [],
             copies=[(file.uuid, file.filename, file.filename) for file in pair.get('files', {}).values()],
         )
     if ensemble := inputs.get('ensemble'):
@@ -212,6 +222,7 @@ def _check_code(code: orm.AbstractCode, source: ForceSource) -> None:
     styles = [NATIVE_STYLE] if source.forces == 'native' else []
     if source.forces == 'lines':
         check_lines(source.lines, source.elements, [name for *_, name in source.copies])
+        check_arguments(source.arguments)
         if is_engine(code):
             raise OodalError('pair lines need a code that is LAMMPS itself (an InstalledCode of `lmp`), not the engine')
         styles = pair_styles(source.lines)

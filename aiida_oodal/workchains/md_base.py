@@ -15,6 +15,8 @@ from aiida_oodal.calculations.md import MdCalculation
 _CODES = MdCalculation.exit_codes
 #: Outputs of runs that go on from one another, which :func:`join_md_runs` makes one of.
 _JOINED = ('results', 'series', 'snapshots')
+#: Runs in a row that may end without a new restart file before it is given up.
+_MOST_STALLED = 5
 
 
 class MdBaseWorkChain(BaseRestartWorkChain):
@@ -30,12 +32,21 @@ class MdBaseWorkChain(BaseRestartWorkChain):
         """Define inputs, outline, outputs, exit codes."""
         super().define(spec)
         spec.expose_inputs(MdCalculation, namespace='md')
+        # every run that ends at its walltime is an iteration; what gets nowhere is given up by itself
+        spec.inputs['max_iterations'].default = lambda: orm.Int(100)
         spec.outline(cls.setup, while_(cls.should_run_process)(cls.run_process, cls.inspect_process), cls.results)
         spec.expose_outputs(MdCalculation)
         spec.exit_code(
             450,
             'ERROR_MD_UNUSABLE',
             message='MD ended without a usable run: {message} What it left is attached to MdCalculation<{pk}>.',
+        )
+        spec.exit_code(
+            451,
+            'ERROR_NO_PROGRESS',
+            message='MD was ended from outside {times} times in a row without a restart file beyond step {step}. '
+            'The last time: {message} Give it more time (`max_wallclock_seconds`), or write restart files more often '
+            '(`restart_every`). What it left is in the outputs.',
         )
         spec.exit_code(
             550,
@@ -47,6 +58,8 @@ class MdBaseWorkChain(BaseRestartWorkChain):
         """Take the inputs of the calculation into the context."""
         super().setup()
         self.ctx.inputs = AttributeDict(self.exposed_inputs(MdCalculation, 'md'))
+        self.ctx.reached = 0
+        self.ctx.stalled = 0
 
     def get_outputs(self, node: orm.CalcJobNode) -> dict[str, Any]:
         """Return the outputs of the last run, joined with those of the runs before it."""
@@ -74,6 +87,17 @@ class MdBaseWorkChain(BaseRestartWorkChain):
     def go_on(self, calculation: orm.CalcJobNode) -> ProcessHandlerReport:
         """Go on from the restart file that the run left; without one begin again where it began."""
         results = calculation.outputs.results.get_dict() if 'results' in calculation.outputs else {}
+        step = results.get('restart_step') or 0
+        self.ctx.stalled = 0 if step > self.ctx.reached else self.ctx.stalled + 1
+        self.ctx.reached = max(step, self.ctx.reached)
+        if self.ctx.stalled >= _MOST_STALLED:
+            self._attach_outputs(calculation)
+            return ProcessHandlerReport(
+                True,
+                self.exit_codes.ERROR_NO_PROGRESS.format(
+                    times=self.ctx.stalled, step=self.ctx.reached, message=calculation.exit_message
+                ),
+            )
         why = f'MdCalculation<{calculation.pk}> was ended from outside ({calculation.process_label} exit code '
         why += f'{calculation.exit_status})'
         if results.get('restart_file') is None:

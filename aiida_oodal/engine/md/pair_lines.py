@@ -9,10 +9,18 @@ from ase.data import atomic_numbers
 from aiida_oodal.engine.errors import OodalError
 from aiida_oodal.engine.md import script
 
-__all__ = ('COMMANDS', 'check_lines', 'pair_styles')
+__all__ = ('COMMANDS', 'check_arguments', 'check_lines', 'pair_styles')
 
 #: What may stand between the structure and the first step; the rest of the script is ours.
 COMMANDS = ('pair_style', 'pair_coeff', 'pair_modify', 'kspace_style', 'kspace_modify', 'comm_modify', 'plugin', 'mass')
+
+#: Switches of LAMMPS that the job sets itself, or with which nothing would run.
+_SWITCHES = frozenset(
+    (
+        *('-in', '-i', '-log', '-l', '-nocite', '-nc', '-help', '-h', '-skiprun', '-sr', '-partition', '-p'),
+        *('-restart2data', '-r2data', '-restart2dump', '-r2dump', '-restart2info', '-r2info'),
+    )
+)
 
 _OURS = frozenset(
     (
@@ -56,6 +64,18 @@ def check_lines(lines: Sequence[str], elements: Sequence[str], files: Iterable[s
         raise OodalError(f'{unknown[0]!r} is no chemical symbol; elements names the element of each LAMMPS type')
     if not elements:
         raise OodalError('elements is empty; it names the element of each LAMMPS type')
+
+
+def check_arguments(arguments: Sequence[str]) -> None:
+    """Refuse words on the command line of LAMMPS that the job sets itself.
+
+    :raises OodalError: naming the word.
+    """
+    for word in arguments:
+        if not isinstance(word, str) or not word.strip():
+            raise OodalError(f'pair.arguments: {word!r} must be a word, one entry for each')
+        if word in _SWITCHES:
+            raise OodalError(f'pair.arguments: {word!r} is set by the job itself; leave it out')
 
 
 def pair_styles(lines: Sequence[str]) -> list[str]:

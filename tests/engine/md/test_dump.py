@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from aiida_oodal.engine.errors import OodalError
 from aiida_oodal.engine.md import dump, lines, rows
-from aiida_oodal.engine.md.dump import Frame, first_frame_where, iterate_frames, last_complete_frame, read_frame
+from aiida_oodal.engine.md.dump import Frame, iterate_frames, last_complete_frame, read_frame
 
 DATA = Path(__file__).parents[2] / 'data' / 'lammps'
 TRUNCATED = DATA / 'sigkill' / 'truncated.dump'
@@ -99,10 +99,7 @@ def test_frames_without_atoms_are_frames(tmp_path: Path) -> None:
     assert len(frames[0].to_atoms(['Al'])) == 0
     assert len(read_frame(write(tmp_path, text_of(0, [], 'id element x y z'))).to_atoms()) == 0
     assert read_frame(THRESH, 286).step == read_frame(THRESH, -1).step == 2860
-    first = first_frame_where(THRESH, lambda frame: frame.max_gamma > 2)
-    assert first is not None
-    assert first.step == 1800
-    assert first_frame_where(THRESH, lambda frame: frame.max_gamma > 10) is None
+    assert next(frame.step for frame in frames if frame.max_gamma > 2) == 1800
 
 
 @pytest.mark.parametrize('name', SAME_TRAJECTORY)

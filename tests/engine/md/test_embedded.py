@@ -112,6 +112,7 @@ def test_gamma_halts_the_run(tmp_path, capsys):
     assert 0 < step < 5000
     assert step % 10 == 0
     assert final['gamma'].max() > 5.0
+    assert all((folder / name).stat().st_size > 0 for name in ('final.restart', 'final.data'))
     log = (folder / 'log.lammps').read_text()
     assert f'met on step {step} with value {final["gamma"].max():.6g}'[:40] in log
     assert capsys.readouterr().out.splitlines()[-1].startswith(f'halted at step {step}, max gamma')

