@@ -23,7 +23,15 @@ if importlib.util.find_spec('mace') is None:
 
 DATA = Path(__file__).parents[1] / 'data'
 #: Both layers of the tiny models together see 8.4 angstrom.
-WIDE = {'radius': 4.0, 'buffer': 4.5, 'cutoff': 4.2, 'bond_scale': 0.0, 'gamma_select': 1.0, 'gamma_ceiling': 1e4}
+WIDE = {
+    'radius': 4.0,
+    'buffer': 4.5,
+    'cutoff': 4.2,
+    'bond_scale': 0.0,
+    'gamma_select': 1.0,
+    'gamma_ceiling': 1e4,
+    'tolerance': 1e-4,
+}
 
 
 @pytest.fixture(scope='module')
@@ -107,7 +115,7 @@ def test_clusters_of_md_that_an_ensemble_graded_show_its_gamma(carved, graded, s
 
 
 def test_a_cell_smaller_than_what_the_models_see_is_refused_or_flagged(inputs, graded):
-    small = {'radius': 2.5, 'buffer': 1.75, 'cutoff': 4.2}
+    small = {'radius': 2.5, 'buffer': 1.75, 'shape': 'sphere'}
     outputs, node = run_get_node(CarveWorkChain, **inputs(graded, **(WIDE | small)))
     assert node.is_finished_ok, node.exit_message
     assert not outputs.get('clusters')
