@@ -120,7 +120,8 @@ def report(rows: list[dict[str, float]], n_centres: int) -> None:
     for row in rows:
         print(
             f'{row["atoms"]:9.0f} {row["distances"]:10.2f} {row["squares"]:8.2f} {row["one"]:10.2f} '
-            f'{row["together"]:12.1f} {row["one_by_one"]:12.1f} {row["neighbour_list"]:12.0f} | {row["one"] / row["distances"]:12.2f} '
+            f'{row["together"]:12.1f} {row["one_by_one"]:12.1f} {row["neighbour_list"]:12.0f} | '
+            f'{row["one"] / row["distances"]:12.2f} '
             f'{row["neighbour_list"] / row["one"]:12.0f} {row["one_by_one"] / row["together"]:11.1f} '
             f'{row["together"] / row["distances"]:9.1f}'
         )
