@@ -207,3 +207,14 @@ def test_a_cutoff_smaller_than_that_of_the_models_is_found_out(inputs, graded):
     _, node = run_get_node(CarveWorkChain, **inputs(graded, **(WIDE | carve)))
     assert node.exit_status == 402
     assert 'must exceed twice the cutoff of 4.2' in node.exit_message
+
+
+def test_clusters_do_not_wait_for_a_second_opinion_that_fails(inputs, hot):
+    snapshots, potential = hot
+    walker = inputs(snapshots, centres_per_snapshot=1, gamma_select=1.0)
+    walker['embed']['settings'] = Dict({'head': 'of_another_model'})
+    outputs, node = run_get_node(CarveWorkChain, **walker, potential=potential)
+    assert node.is_finished_ok, node.exit_message
+    assert outputs['clusters']['c0'].base.attributes.get('second_opinion', None) is None
+    assert 'going on without a second opinion' in ' '.join(reports(node))
+    assert 'of_another_model' in ' '.join(reports(node))
