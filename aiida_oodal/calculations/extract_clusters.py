@@ -49,7 +49,7 @@ def extract_clusters(
     opinions: list[Opinion | None] = []
     with ExitStack() as stack:
         if reference is not None and latents:
-            if potential is None:
+            if potential is None:  # the settings said the cutoff; now the job has read it from the models
                 carve.for_cutoff(max(node.base.attributes.get('cutoff') or 0.0 for node in latents.values()))
             ensemble = stack.enter_context(open_ensemble(latents.values()))
             share = 0.99 if level is None else level.value

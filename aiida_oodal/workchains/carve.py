@@ -125,11 +125,12 @@ class CarveWorkChain(WorkChain):
     def inspect_embed(self) -> ExitCode | None:
         """Do without a second opinion, but not without the only one."""
         embed = self.ctx.embed
-        if embed.is_finished_ok:
+        if embed.is_finished_ok and 'latents' in embed.outputs:
+            self.ctx.latents = dict(embed.outputs.latents)
             return None
-        message = embed.exit_message or embed.process_state.value
+        message = embed.exit_message or 'not one could be evaluated, see `failures` in the results of the latents job.'
         if 'potential' in self.inputs:
-            self.report(f'LatentsCalculation<{embed.pk}> failed, going on without a second opinion: {message}')
+            self.report(f'going on without a second opinion, LatentsCalculation<{embed.pk}> gave none: {message}')
             return None
         return self.exit_codes.ERROR_GRADING_FAILED.format(message=message)
 
@@ -138,10 +139,10 @@ class CarveWorkChain(WorkChain):
         inputs = self._sources()
         if 'gamma_break' in self.inputs:
             inputs['gamma_break'] = self.inputs.gamma_break
-        if 'embed' in self.ctx and self.ctx.embed.is_finished_ok:
+        if 'latents' in self.ctx:
             ensemble = self.inputs.ensemble
             inputs |= {name: ensemble[name] for name in ('reference', 'level') if name in ensemble}
-            inputs |= self.ctx.embed.outputs.latents
+            inputs |= self.ctx.latents
         found, node = extract_clusters.run_get_node(**inputs, metadata={'call_link_label': 'extract_clusters'})
         if not node.is_finished_ok:
             return self.exit_codes.ERROR_CARVING_FAILED.format(message=node.exit_message)

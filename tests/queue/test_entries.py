@@ -4,7 +4,7 @@ from ase.build import bulk
 
 from aiida_oodal.data import ClusterData
 from aiida_oodal.engine.carve.cluster import extract_cluster
-from aiida_oodal.queue import QueueStatus, enqueue, find_entries, mark
+from aiida_oodal.queue import QueueStatus, enqueue, find_entries, find_known, mark
 
 
 def make_cluster(seed):
@@ -65,3 +65,11 @@ def test_a_failure_can_be_tried_again():
 def test_what_is_not_in_the_queue_cannot_be_marked():
     with pytest.raises(ValueError, match='is not in the queue: call enqueue first'):
         mark(make_cluster(7), QueueStatus.SUBMITTED)
+
+
+def test_what_is_known_is_what_was_queued_and_not_rejected():
+    first, twin, other = make_cluster(6), make_cluster(6), make_cluster(7)
+    enqueue({'a': first, 'b': twin}, campaign='known')
+    assert find_known('known', besides=[other]) == {f'c{first.pk}': first}
+    # a choice that is made again after a crash is not confronted with its own outcome
+    assert find_known('known', besides=[first, other]) == {}

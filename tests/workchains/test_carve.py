@@ -23,7 +23,15 @@ if importlib.util.find_spec('mace') is None:
 
 DATA = Path(__file__).parents[1] / 'data'
 #: Both layers of the tiny models together see 8.4 angstrom.
-WIDE = {'radius': 4.0, 'buffer': 4.5, 'cutoff': 4.2, 'bond_scale': 0.0, 'gamma_select': 1.0, 'gamma_ceiling': 1e4}
+WIDE = {
+    'radius': 4.0,
+    'buffer': 4.5,
+    'cutoff': 4.2,
+    'bond_scale': 0.0,
+    'gamma_select': 1.0,
+    'gamma_ceiling': 1e4,
+    'tolerance': 1e-4,
+}
 
 
 @pytest.fixture(scope='module')
@@ -107,7 +115,7 @@ def test_clusters_of_md_that_an_ensemble_graded_show_its_gamma(carved, graded, s
 
 
 def test_a_cell_smaller_than_what_the_models_see_is_refused_or_flagged(inputs, graded):
-    small = {'radius': 2.5, 'buffer': 1.75, 'cutoff': 4.2}
+    small = {'radius': 2.5, 'buffer': 1.75, 'shape': 'sphere'}
     outputs, node = run_get_node(CarveWorkChain, **inputs(graded, **(WIDE | small)))
     assert node.is_finished_ok, node.exit_message
     assert not outputs.get('clusters')
@@ -199,3 +207,14 @@ def test_a_cutoff_smaller_than_that_of_the_models_is_found_out(inputs, graded):
     _, node = run_get_node(CarveWorkChain, **inputs(graded, **(WIDE | carve)))
     assert node.exit_status == 402
     assert 'must exceed twice the cutoff of 4.2' in node.exit_message
+
+
+def test_clusters_do_not_wait_for_a_second_opinion_that_fails(inputs, hot):
+    snapshots, potential = hot
+    walker = inputs(snapshots, centres_per_snapshot=1, gamma_select=1.0)
+    walker['embed']['settings'] = Dict({'head': 'of_another_model'})
+    outputs, node = run_get_node(CarveWorkChain, **walker, potential=potential)
+    assert node.is_finished_ok, node.exit_message
+    assert outputs['clusters']['c0'].base.attributes.get('second_opinion', None) is None
+    assert 'going on without a second opinion' in ' '.join(reports(node))
+    assert 'of_another_model' in ' '.join(reports(node))

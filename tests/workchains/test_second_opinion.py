@@ -1,0 +1,62 @@
+"""A campaign whose clusters an ensemble of MACE models looks at, too."""
+
+import importlib.util
+import runpy
+from pathlib import Path
+
+import pytest
+from aiida.engine import run_get_node
+from ase.build import bulk
+
+from aiida_oodal.calculations.engine_code import get_engine_code
+from aiida_oodal.data import AcePotentialData, ClusterData, MaceModelData, OodReferenceData, StructureSetData
+from aiida_oodal.queue import QueueStatus, find_entries
+from aiida_oodal.workchains.campaign import CampaignWorkChain
+
+if importlib.util.find_spec('mace') is None:
+    pytest.skip('mace (extra: mace) is not installed', allow_module_level=True)
+
+ACE_AL = Path(__file__).parents[1] / 'data' / 'ace-al'
+REFERENCE = {'calculator': 'emt', 'parameters': {'asap_cutoff': False}}
+
+
+@pytest.fixture
+def builder(localhost):
+    tiny = runpy.run_path(str(Path(__file__).with_name('tiny_ensemble.py')))
+    crystal = StructureSetData([bulk('Al', 'fcc', a=4.0, cubic=True).repeat(3)])
+    return CampaignWorkChain.get_builder_from_protocol(
+        code=get_engine_code(),
+        computer=localhost,
+        protocol='quick',
+        initial_potential=AcePotentialData(ACE_AL / 'Al.yaml', ACE_AL / 'Al.asi'),
+        walkers={'hot': {'structure': crystal, 'settings': {'steps': 1000, 'temperature': 4000}}},
+        overrides={'reference': REFERENCE, 'train': {'number_of_functions': 30}, 'max_rounds': 1},
+        ensemble={
+            'models': {label: MaceModelData(path) for label, path in tiny['MODELS'].items()},
+            'reference': OodReferenceData(tiny['fit']()),
+        },
+    )
+
+
+@pytest.mark.slow
+def test_every_cluster_in_the_queue_has_both_grades(builder):
+    _, node = run_get_node(builder)
+    assert node.exit_status == CampaignWorkChain.exit_codes.ERROR_BUDGET_SPENT.status, node.exit_message
+    entries = find_entries(QueueStatus.LABELLED, campaign=node.uuid)
+    assert entries
+    for cluster in entries:
+        attributes = cluster.base.attributes
+        assert attributes.get('gamma_cluster') > 2.0
+        above = attributes.get('score') > attributes.get('score_threshold')
+        assert attributes.get('second_opinion') == ('both' if above else 'gamma only')
+        assert attributes.get('buffer_above_break') is not None
+    (selection,) = [call for call in node.called if call.process_label == 'select_clusters']
+    for key, decision in selection.outputs.result['decisions'].items():
+        candidate = selection.base.links.get_incoming(ClusterData).get_node_by_label(f'candidates__{key}')
+        assert decision['second_opinion'] == candidate.base.attributes.get('second_opinion')
+
+
+def test_an_ensemble_without_its_reference_is_refused(builder):
+    builder.ensemble = {'models': builder.ensemble['models']}
+    with pytest.raises(ValueError, match=r'ensemble\.reference is missing'):
+        run_get_node(builder)
