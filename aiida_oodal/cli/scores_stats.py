@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import click
+import numpy as np
 from aiida import orm
 from rich.console import Console
 from rich.table import Table
 
-from aiida_oodal.data import open_ensemble
+from aiida_oodal.data import StructureSetData, open_ensemble
 from aiida_oodal.engine.ood.quadrants import DEFINITION, QUADRANTS, quadrants
 from aiida_oodal.engine.ood.score_settings import ReferenceSettings
 from aiida_oodal.engine.ood.scores import OodScores
 from aiida_oodal.engine.ood.statistics import SetComparison, compare_sets, flag_shares
-from aiida_oodal.engine.ood.suspects import leave_out_scores, outliers
+from aiida_oodal.engine.ood.suspects import Suspect, leave_out_scores, outliers, suspect_labels
+from aiida_oodal.engine.ood.table import score_table
+from aiida_oodal.report.screen_view import evaluated_structures, true_errors
 from aiida_oodal.workchains.screen import HELDOUT
 
-from .scores_export import latents_by_model
+from .scores_export import latents_by_model, targets_of
+
+#: Scores by which a structure of a reference set is a suspect.
+_JUDGED = ('aligned_variance', 'mahalanobis')
 
 
 def print_stats(node: orm.WorkChainNode, aggregate: str) -> None:
@@ -38,9 +44,25 @@ def print_stats(node: orm.WorkChainNode, aggregate: str) -> None:
                 'There are no scores of held-out structures to compare with: give the ensemble a `heldout` set to see '
                 'what a score separates.'
             )
-        if counted := _count_quadrants(ensemble, sets):
+        if counted := _count_quadrants(ensemble, sets, aggregate):
             console.print(counted)
             console.print(DEFINITION, markup=False)
+    if len(node.outputs.references) > 1:
+        _print_out_for_all(console, node, aggregate)
+
+
+def _print_out_for_all(console: Console, node: orm.WorkChainNode, aggregate: str) -> None:
+    """Print how many structures of each target are out whatever the reference."""
+    for target in targets_of(node):
+        against = {name: data.get_scores() for name, data in sorted(node.outputs.scores[target].items())}
+        out = score_table(against, aggregate=aggregate)['out_for_all']
+        names = ', '.join(against)
+        console.print(
+            f'{target}: {sum(out)} of {len(out)} structures are out for every reference ({names}): the models disagree '
+            'about them, or they are far',
+            markup=False,
+            soft_wrap=True,
+        )
 
 
 def _compare(sets: dict[str, OodScores], aggregate: str) -> list[SetComparison]:
@@ -66,34 +88,45 @@ def _table_of(ensemble: str, rows: list[SetComparison], aggregate: str) -> Table
     return table
 
 
-def _count_quadrants(ensemble: str, sets: dict[str, OodScores]) -> Table | None:
+def _count_quadrants(ensemble: str, sets: dict[str, OodScores], aggregate: str) -> Table | None:
     """Count the structures of every set by quadrant; None where a score that it takes is missing."""
     if any(not {'aligned_variance', 'mahalanobis'} <= set(scores.metrics) for scores in sets.values()):
         return None
-    table = Table(title=f'Quadrants against {ensemble}')
+    table = Table(title=f'Quadrants against {ensemble}, by {aggregate} over atoms')
     table.add_column('set')
     for quadrant in QUADRANTS.values():
         table.add_column(quadrant, justify='right')
     for name, scores in sets.items():
-        found = quadrants(scores)
+        found = quadrants(scores, aggregate=aggregate)
         table.add_row(name, *(str(found.count(quadrant)) for quadrant in QUADRANTS.values()))
     return table
 
 
 def print_suspects(node: orm.WorkChainNode, limit: int) -> None:
-    """Print the structures of each reference set that fit the others least, scored with themselves left out."""
+    """Print the structures of each reference set that fit the others least, scored with themselves left out.
+
+    Where the set has forces as labels and the models' forces were asked for, also those whose error is much larger than
+    the disagreement of the models explains.
+    """
     for ensemble in sorted(node.outputs.references):
         nodes = [shard for shards in latents_by_model(node, ensemble, 'reference').values() for shard in shards]
-        settings = ReferenceSettings.load(node.inputs.reference.get_dict()).fit_options()
+        options = ReferenceSettings.load(node.inputs.reference.get_dict()).fit_options()
+        # A reference is fitted for every fold: only to what is looked at.
+        settings = {**options, 'metrics': _JUDGED}
+        given = node.inputs.ensembles[ensemble].get('reference')
+        structures = given if isinstance(given, StructureSetData) else evaluated_structures(nodes)
         with open_ensemble(nodes) as latents:
             scores = leave_out_scores(latents, settings=settings)
-        found = [
-            (metric, suspect)
-            for metric in ('aligned_variance', 'mahalanobis')
-            if metric in scores.metrics
-            for suspect in outliers(scores.of(metric), metric)
+            errors = true_errors(latents, structures).get('force')
+        found: list[tuple[str, Suspect]] = [
+            (metric, suspect) for metric in scores.metrics for suspect in outliers(scores.of(metric), metric)
         ]
+        if errors is not None:
+            rms = np.sqrt(np.add.reduceat(errors**2, scores.offsets[:-1]) / np.diff(scores.offsets))
+            found += [('its label', suspect) for suspect in suspect_labels(scores, rms)]
         click.echo(f'{ensemble}: {len(found)} outliers among {len(scores)} structures of its reference set')
+        if errors is None:
+            click.echo('  labels were not looked at: that needs REF_forces in the set and `latents: {forces: true}`')
         for metric, suspect in sorted(found, key=lambda entry: -entry[1].z)[:limit]:
             position = int(scores.structure_index[suspect.structure])
             click.echo(f'  structure {position} by {metric}: {suspect.reason}')

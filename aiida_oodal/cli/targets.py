@@ -181,7 +181,8 @@ class ScreenInputs:
         node, failures = StructureSetData.read(Path(files[0]))
         self._say(f'{files[0]}: {node.n_structures} structures, {node.n_atoms} atoms')
         for failure in failures[:5]:
-            self._say(f'  structure {failure["structure"]} is left out: {failure["message"]}')
+            where = f' (line {failure["line"]})' if 'line' in failure else ''
+            self._say(f'  structure {failure["structure"]}{where} is left out: {failure["message"]}')
         if len(failures) > 5:
             self._say(f'  and {len(failures) - 5} more are left out')
         return _store_once(node)

@@ -80,7 +80,7 @@ def write_screen_page(
 
 
 def headline(view: ScreenView) -> list[str]:
-    """Say in plain words what is out, how much, and against what; a sentence for each target, the worst first."""
+    """Say in plain words what the models disagree about, how much, and against what; the worst target first."""
     found = []
     for reference in view.references:
         metric = view.judged_by(reference)[0]
@@ -92,7 +92,7 @@ def headline(view: ScreenView) -> list[str]:
                 both = int(np.all([view.is_out(entry, name) for name in view.references], axis=0).sum())
                 sentences.append(
                     f'{both} of the {len(entry)} structures of {entry.name} are out for every reference '
-                    f'({", ".join(view.references)}), by disagreement or by distance.'
+                    f'({", ".join(view.references)}): the models disagree, or it is far.'
                 )
     return sentences
 
@@ -141,12 +141,17 @@ def explain_blind(rows: list[dict[str, Any]]) -> dict[str, list[str]]:
 
 
 def define_out(view: ScreenView) -> str:
-    """Say what the headline calls out."""
-    metric = view.judged_by(view.references[0])[0]
-    means = 'the models disagree about it more' if metric == view.disagreement else 'its score is larger'
-    return (
-        f'Out: {means} than about {view.level:.0%} of the held-out structures ({metric}, {view.aggregate} over atoms). '
-        f'Of a set like the reference {1.0 - view.level:.0%} would be out by chance.'
+    """Say what the headline means, and what is called out."""
+    metric, *others = view.judged_by(view.references[0])
+    means = (
+        'The models disagree about a structure' if metric == view.disagreement else 'The score of a structure is high'
+    )
+    text = (
+        f'{means} if its {metric} ({view.aggregate} over atoms) is above what about {view.level:.0%} of the held-out '
+        f'structures stay below; of a set like the reference {1.0 - view.level:.0%} would be by chance.'
+    )
+    return text + ''.join(
+        f' Out: that, or far from the reference set ({other} above its threshold).' for other in others
     )
 
 
@@ -182,7 +187,7 @@ def list_candidates(drawing: ScreenDrawing, n: int = _MAX_ROWS) -> list[dict[str
 
 
 def _describe(view: ScreenView, entry: ViewedSet, reference: str, metric: str) -> tuple[float, str]:
-    """Return the share of a target that is out, and a sentence about it."""
+    """Return the share of a target that is above the threshold, and a sentence about it."""
     scores = entry.scores[reference]
     kind = view.aggregate_of(entry, reference, metric)
     n_out, n = int(np.count_nonzero(scores.flags(metric, kind, view.level))), len(entry)
@@ -195,8 +200,9 @@ def _describe(view: ScreenView, entry: ViewedSet, reference: str, metric: str) -
     else:
         verdict = 'no more than by chance'
     versus = f' against {reference}' if len(view.references) > 1 else ''
+    what = 'the models disagree about' if metric == view.disagreement else f'{metric} is high for'
     text = (
-        f'{entry.name}: {n_out} of {n} structures are out{versus} ({n_out / n:.0%}, 95 % interval {low:.0%} to '
+        f'{entry.name}{versus}: {what} {n_out} of {n} structures ({n_out / n:.0%}, 95 % interval {low:.0%} to '
         f'{high:.0%}), {verdict}.'
     )
     return n_out / n, text

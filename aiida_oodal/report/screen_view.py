@@ -105,7 +105,7 @@ def _view_scored(
             with _selected(latents[each.name], first.structure_index) as opened:
                 consensus[each.name] = each.reference.structure_consensus(opened.select(shown))
                 # Errors are those of the first ensemble: a figure has one axis for them.
-                errors = errors or _true_errors(opened, structures)
+                errors = errors or true_errors(opened, structures)
     role: Role = 'heldout' if name == HELDOUT else 'target'
     nodes = _nodes(structures) | {f'scores {ensemble}': _identify(one) for ensemble, one in data.items()}
     return ViewedSet(
@@ -126,12 +126,12 @@ def _view_reference(
     ensemble: _Ensemble, latents: list[LatentsData], title: str, max_points: int, seed: int
 ) -> ViewedSet:
     """Score some of what the reference was fitted to."""
-    structures = _evaluated(latents)
+    structures = evaluated_structures(latents)
     with open_ensemble(latents) as opened:
         part = opened.select(sample_sets([len(opened)], max_points, seed=seed)[0])
         scores = ensemble.reference.score(part, unknown_elements='far')
         consensus = ensemble.reference.structure_consensus(part)
-        errors = _true_errors(part, structures)
+        errors = true_errors(part, structures)
         note = 'scored for this page, with what was fitted to it: its scores are a little too small'
         if len(part) < len(opened):
             note += f'; {len(part)} of its {len(opened)} structures'
@@ -148,7 +148,7 @@ def _view_reference(
     )
 
 
-def _true_errors(latents: EnsembleLatents, structures: StructureSetData | None) -> dict[str, FloatArray]:
+def true_errors(latents: EnsembleLatents, structures: StructureSetData | None) -> dict[str, FloatArray]:
     """Compare with labels, where there are any: ``force`` of atoms, eV/angstrom; ``energy`` of structures, eV/atom."""
     found: dict[str, FloatArray] = {}
     forces = _labels(structures, 'REF_forces')
@@ -184,10 +184,10 @@ def _structures_of(
 ) -> StructureSetData | None:
     """Return the structures that latents are of, as the screening was given them, or as the job was."""
     given = node.inputs.ensembles[ensemble].get(name) if name == HELDOUT else node.inputs.targets[name]['structures']
-    return given if isinstance(given, StructureSetData) else _evaluated(latents)
+    return given if isinstance(given, StructureSetData) else evaluated_structures(latents)
 
 
-def _evaluated(latents: list[LatentsData]) -> StructureSetData | None:
+def evaluated_structures(latents: list[LatentsData]) -> StructureSetData | None:
     """Return the structures of the job that made latents; None for latents that were read from files."""
     creator = latents[0].creator
     found = creator.inputs.structures if creator is not None and 'structures' in creator.inputs else None

@@ -4,11 +4,14 @@ import ase.io
 import numpy as np
 import pandas
 import pytest
+from aiida.engine import run_get_node
 from click.testing import CliRunner
 
 from aiida_oodal.cli import main
 from aiida_oodal.cli.targets import ScreenInputs
+from aiida_oodal.data import LatentsData, StructureSetData
 from aiida_oodal.engine.errors import OodalError
+from aiida_oodal.workchains.screen import ScreenWorkChain
 
 DATA = Path(__file__).parents[1] / 'data' / 'mace_alcu'
 
@@ -68,7 +71,8 @@ targets:
     inputs = ScreenInputs(path, say=said.append).build()
     n_frames = len(ase.io.read(DATA / 'heldout.extxyz', ':'))
     assert inputs['targets']['broken']['structures'].n_structures == n_frames - 1
-    assert any('structure 1 is left out' in line for line in said)
+    # the second frame begins after a count, a comment and 32 atoms
+    assert any('structure 1 (line 35) is left out' in line for line in said)
 
 
 @pytest.mark.parametrize(
@@ -140,6 +144,33 @@ targets:
         if getattr(link.node, 'model_label', None) == 'w1'
     ]
     np.testing.assert_allclose(first, source.get_array('latents'), atol=1e-7)
+
+
+@pytest.mark.slow
+def test_a_wrong_label_in_a_reference_set_is_a_suspect(screening):
+    given = screening.inputs.ensembles['T1']
+    frames = list(given['reference'])
+    frames[17].arrays['REF_forces'] = 5.0 + frames[17].arrays['REF_forces']
+    wrong = StructureSetData(frames)
+    fitted = screening.outputs.references['T1'].creator.base.links
+    scored = screening.outputs.scores['hot']['T1'].creator.base.links
+    links = [*fitted.get_incoming(node_class=LatentsData).all(), *scored.get_incoming(node_class=LatentsData).all()]
+    latents = {link.link_label: link.node for link in links}
+    ensemble = {'reference': wrong}
+    for name in ('reference', 'heldout'):
+        own = {label.split('__')[1]: node for label, node in latents.items() if label.startswith(f'{name}__')}
+        ensemble[f'{name}_latents'] = own
+    target = {label: node for label, node in latents.items() if '__' not in label}
+    node = run_get_node(
+        ScreenWorkChain,
+        ensembles={'T1': ensemble},
+        targets={'again': {'structures': screening.inputs.targets['hot']['structures'], 'latents': {'T1': target}}},
+    )[1]
+    assert node.is_finished_ok, node.exit_message
+    assert (
+        'structure 17 by its label: force error over aligned_variance' in invoke('scores', 'suspects', node.uuid).output
+    )
+    assert 'by its label' not in invoke('scores', 'suspects', screening.uuid).output
 
 
 @pytest.mark.slow

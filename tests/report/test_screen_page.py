@@ -59,10 +59,14 @@ def page(view, tmp_path_factory):
 
 def test_headline_says_what_is_out_how_much_and_against_what(view):
     worst, best = headline(view)
-    assert worst == 'hot: 30 of 30 structures are out (100%, 95 % interval 89% to 100%), far more than by chance.'
+    assert worst == (
+        'hot: the models disagree about 30 of 30 structures (100%, 95 % interval 89% to 100%), far more than by chance.'
+    )
     assert best.startswith('cold: ')
     assert best.endswith('no more than by chance.')
-    assert define_out(view).endswith('Of a set like the reference 5% would be out by chance.')
+    definition = define_out(view)
+    assert 'of a set like the reference 5% would be by chance.' in definition
+    assert definition.endswith('Out: that, or far from the reference set (mahalanobis above its threshold).')
 
 
 def test_shares_are_counted_and_blind_scores_named(view):

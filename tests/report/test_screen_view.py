@@ -82,7 +82,7 @@ def test_a_screening_is_read_from_its_node(screening, screened_sets):
     error = np.linalg.norm(np.mean(latents.forces, axis=0) - labels.arrays['REF_forces'], axis=1)
     np.testing.assert_allclose(hot.force_errors, error[labels.offsets[1] :])
     assert set(hot.errors) == {'force error [eV/Å]', 'energy error [eV/atom]'}
-    assert headline(view)[0].startswith('hot: 29 of 29 structures')
+    assert headline(view)[0].startswith('hot against A: the models disagree about 29 of 29 structures')
 
 
 def test_a_screening_without_scores_is_refused_with_what_to_do(aiida_profile):

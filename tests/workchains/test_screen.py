@@ -109,8 +109,9 @@ def test_a_job_that_is_killed_goes_on_where_it_ended(screening, localhost, tmp_p
         transport_type='core.local',
         scheduler_type='core.direct',
         workdir=str(tmp_path / 'jobs'),
-        prepend_text=localhost.get_prepend_text() + KILL_ONCE.format(marker=tmp_path / 'killed'),
-    ).store()
+    )
+    deadly.set_prepend_text(localhost.get_prepend_text() + KILL_ONCE.format(marker=tmp_path / 'killed'))
+    deadly.store()
     deadly.configure(safe_interval=0)
     deadly.set_minimum_job_poll_interval(0.5)
     deadly.set_default_mpiprocs_per_machine(1)

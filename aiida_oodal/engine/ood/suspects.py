@@ -97,7 +97,7 @@ def suspect_labels(
 
     :param scores: with ``aligned_variance`` (or better ``predicted_error``) of the labelled set.
     :param force_errors: root mean square length of the force error of each structure, eV/angstrom, shape
-        (n_structures,).
+        (n_structures,); NaN where there is no label.
     :param limit: modified z-score of the logarithm of the ratio.
     :return: worst first.
     :raises OodalError: if the errors are not one number a structure.
@@ -108,7 +108,10 @@ def suspect_labels(
     if errors.shape != expected.shape:
         raise OodalError(f'{errors.shape} force errors for {len(expected)} structures')
     floor = np.finfo(float).eps * max(float(expected.max(initial=0.0)), 1.0)
-    return outliers(errors / np.maximum(expected, floor), f'force error over {metric}', limit)
+    ratio = errors / np.maximum(expected, floor)
+    labelled = np.flatnonzero(~np.isnan(ratio))
+    found = outliers(ratio[labelled], f'force error over {metric}', limit)
+    return [replace(suspect, structure=int(labelled[suspect.structure])) for suspect in found]
 
 
 def _in_order(scores: OodScores, places: NDArray[np.int64]) -> OodScores:
