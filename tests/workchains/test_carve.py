@@ -217,4 +217,4 @@ def test_clusters_do_not_wait_for_a_second_opinion_that_fails(inputs, hot):
     assert node.is_finished_ok, node.exit_message
     assert outputs['clusters']['c0'].base.attributes.get('second_opinion', None) is None
     assert 'going on without a second opinion' in ' '.join(reports(node))
-    assert 'of_another_model' in ' '.join(reports(node))
+    assert 'has the heads Default: set head to one of them' in ' '.join(reports(node))
