@@ -88,6 +88,8 @@ def _list_clusters(history: CampaignHistory) -> list[dict[str, Any]]:
                         'step': attributes.get('step', None),
                         'center': attributes.get('center_parent_index'),
                         'gamma': attributes.get('gamma_parent', None),
+                        'score': attributes.get('score', None),
+                        'second_opinion': attributes.get('second_opinion', None),
                         'n_atoms': len(attributes.get('force_mask')),
                         'n_core': attributes.get('n_core'),
                         'status': cluster.base.extras.get('oodal_queue', {}).get('status', 'not chosen'),

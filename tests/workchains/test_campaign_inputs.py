@@ -6,7 +6,9 @@ from aiida.engine import run
 from ase.build import bulk
 
 from aiida_oodal.data import StructureSetData
+from aiida_oodal.engine.carve.settings import CarveSettings, SelectSettings
 from aiida_oodal.engine.errors import OodalError
+from aiida_oodal.engine.md.settings import MdSettings
 from aiida_oodal.workchains.campaign import CampaignWorkChain
 from aiida_oodal.workchains.campaign_inputs import find_doubts
 
@@ -28,6 +30,13 @@ def test_protocols_give_inputs_that_are_accepted(engine_code, localhost, protoco
     ports = CampaignWorkChain.spec().inputs
     assert ports.validate(ports.pre_process(builder._inputs(prune=True))) is None
     assert builder.walkers['hot']['settings']['temperature'] == 900
+    # What MD keeps is carved, and what is carved may be chosen.
+    thresholds = [
+        MdSettings.load(builder.walkers['hot']['settings'].get_dict()).gamma_select,
+        CarveSettings.load(builder.carve.get_dict()).gamma_select,
+        SelectSettings.load(builder.select.get_dict()).gamma_min,
+    ]
+    assert len(set(thresholds)) == 1
 
 
 def test_an_unknown_protocol_names_those_there_are(engine_code, localhost):

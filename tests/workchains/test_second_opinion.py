@@ -11,6 +11,7 @@ from ase.build import bulk
 from aiida_oodal.calculations.engine_code import get_engine_code
 from aiida_oodal.data import AcePotentialData, ClusterData, MaceModelData, OodReferenceData, StructureSetData
 from aiida_oodal.queue import QueueStatus, find_entries
+from aiida_oodal.report import write_report
 from aiida_oodal.workchains.campaign import CampaignWorkChain
 
 if importlib.util.find_spec('mace') is None:
@@ -39,7 +40,7 @@ def builder(localhost):
 
 
 @pytest.mark.slow
-def test_every_cluster_in_the_queue_has_both_grades(builder):
+def test_every_cluster_in_the_queue_has_both_grades(builder, tmp_path):
     _, node = run_get_node(builder)
     assert node.exit_status == CampaignWorkChain.exit_codes.ERROR_BUDGET_SPENT.status, node.exit_message
     entries = find_entries(QueueStatus.LABELLED, campaign=node.uuid)
@@ -50,6 +51,10 @@ def test_every_cluster_in_the_queue_has_both_grades(builder):
         above = attributes.get('score') > attributes.get('score_threshold')
         assert attributes.get('second_opinion') == ('both' if above else 'gamma only')
         assert attributes.get('buffer_above_break') is not None
+    page = write_report(node, tmp_path / 'report.html').read_text()
+    assert '<th>second opinion</th>' in page
+    for cluster in entries:
+        assert f'<td>{cluster.base.attributes.get("second_opinion")}</td>' in page
     (selection,) = [call for call in node.called if call.process_label == 'select_clusters']
     for key, decision in selection.outputs.result['decisions'].items():
         candidate = selection.base.links.get_incoming(ClusterData).get_node_by_label(f'candidates__{key}')
