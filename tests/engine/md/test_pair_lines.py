@@ -1,7 +1,7 @@
 import pytest
 
 from aiida_oodal.engine.errors import OodalError
-from aiida_oodal.engine.md.pair_lines import check_lines, pair_styles
+from aiida_oodal.engine.md.pair_lines import check_arguments, check_lines, pair_styles
 
 LINES = ['pair_style eam/alloy', 'pair_coeff * * Al.eam Al']
 
@@ -29,3 +29,18 @@ def test_lines_that_define_forces_pass():
 def test_what_cannot_define_forces_is_refused(lines, elements, files, message):
     with pytest.raises(OodalError, match=message):
         check_lines(lines, elements, files)
+
+
+@pytest.mark.parametrize(
+    ('word', 'message'),
+    [
+        ('-in', "'-in' is set by the job itself"),
+        ('-partition', 'leave it out'),
+        ('', "'' must be a word"),
+        (5, '5 must'),
+    ],
+)
+def test_what_the_job_sets_itself_is_no_word_for_the_command_line(word, message):
+    check_arguments(['-k', 'on', 'g', '1', '-sf', 'kk'])
+    with pytest.raises(OodalError, match=message):
+        check_arguments(['-k', word])
