@@ -7,7 +7,7 @@ from typing import Any
 
 from aiida import orm
 from aiida.common import AttributeDict
-from aiida.engine import ExitCode, ToContext, WorkChain, if_
+from aiida.engine import ExitCode, ToContext, if_, while_
 from aiida.engine.processes.workchains.workchain import WorkChainSpec
 
 from aiida_oodal.calculations.cut_clusters import cut_clusters
@@ -17,10 +17,12 @@ from aiida_oodal.data import AcePotentialData, ClusterData, MaceModelData, OodRe
 from aiida_oodal.engine.carve.settings import CarveSettings
 from aiida_oodal.engine.errors import OodalError
 
+from .resuming import ResumingWorkChain
+
 _OPTIONAL = {'required': False, 'populate_defaults': False}
 
 
-class CarveWorkChain(WorkChain):
+class CarveWorkChain(ResumingWorkChain):
     """Cut clusters around the worst atoms of snapshots, and grade the centres again inside the cells.
 
     Whoever graded the snapshots grades the cells: an ACE potential here, an ensemble in a job. Beside an ACE potential
@@ -83,7 +85,9 @@ class CarveWorkChain(WorkChain):
         )
         spec.inputs.validator = validate_carve
         spec.outline(
-            if_(cls.has_ensemble)(cls.cut, if_(cls.has_cells)(cls.run_embed, cls.inspect_embed)),
+            if_(cls.has_ensemble)(
+                cls.cut, if_(cls.has_cells)(while_(cls.is_embed_due)(cls.run_embed), cls.inspect_embed)
+            ),
             cls.extract,
         )
         spec.output_namespace(
@@ -114,13 +118,16 @@ class CarveWorkChain(WorkChain):
         """Tell whether there is anything to look at."""
         return 'cells' in self.ctx
 
+    def is_embed_due(self) -> bool:
+        """Tell whether the cells have to be sent, or sent again, to the ensemble."""
+        return self.is_due('embed')
+
     def run_embed(self) -> ToContext:
         """Submit the cells to the ensemble."""
         inputs = AttributeDict(self.exposed_inputs(LatentsCalculation, 'embed', agglomerate=False))
         inputs.models = self.inputs.ensemble['models']
         inputs.structures = self.ctx.cells
-        inputs.metadata.call_link_label = 'embed'
-        return ToContext(embed=self.submit(LatentsCalculation, **inputs))
+        return ToContext(embed=self.submit_once('embed', LatentsCalculation, inputs))
 
     def inspect_embed(self) -> ExitCode | None:
         """Do without a second opinion, but not without the only one."""

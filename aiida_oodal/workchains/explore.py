@@ -16,9 +16,10 @@ from aiida_oodal.engine.ood.latents_settings import LatentsSettings
 from .carve import CarveWorkChain, validate_carve
 from .md_base import MdBaseWorkChain
 from .md_segments import MdSegmentsWorkChain
+from .resuming import ResumingWorkChain
 
 
-class ExploreWorkChain(WorkChain):
+class ExploreWorkChain(ResumingWorkChain):
     """Run one walker and cut the candidates out of the snapshots over the threshold.
 
     MD is graded by the ACE potential or by the ensemble that drives it, or, with pair lines, segment by segment by
@@ -73,8 +74,7 @@ class ExploreWorkChain(WorkChain):
                 'segment_steps': self.inputs.segment_steps,
                 **self.inputs.ensemble,
             }
-        inputs['metadata'] = {'call_link_label': 'md'}
-        return ToContext(md=self.submit(process, **inputs))
+        return ToContext(md=self.submit_once('md', process, AttributeDict(inputs)))
 
     def inspect_md(self) -> ExitCode | None:
         """Attach what MD gave; without a trajectory there is nothing to carve."""
@@ -96,8 +96,7 @@ class ExploreWorkChain(WorkChain):
         if 'potential' in self.inputs.md:
             inputs.potential = self.inputs.md.potential
         inputs |= _driving_ensemble(self.inputs.md)
-        inputs.metadata = {'call_link_label': 'carve'}
-        return ToContext(carve=self.submit(CarveWorkChain, **inputs))
+        return ToContext(carve=self.submit_once('carve', CarveWorkChain, inputs))
 
     def inspect_carve(self) -> ExitCode | None:
         """Attach the clusters."""

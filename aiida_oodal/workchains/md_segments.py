@@ -6,10 +6,9 @@ from typing import Any
 
 from aiida import orm
 from aiida.common import AttributeDict
-from aiida.engine import ExitCode, ToContext, WorkChain, while_
+from aiida.engine import ExitCode, ToContext, while_
 from aiida.engine.processes.workchains.workchain import WorkChainSpec
 
-from aiida_oodal.calculations.engine_job import was_lost
 from aiida_oodal.calculations.grade_segment import grade_segment
 from aiida_oodal.calculations.join_md_runs import join_md_runs
 from aiida_oodal.calculations.latents import LatentsCalculation
@@ -19,13 +18,12 @@ from aiida_oodal.engine.md.outcome import Outcome
 from aiida_oodal.engine.md.settings import MdSettings
 
 from .md_base import MdBaseWorkChain
+from .resuming import ResumingWorkChain
 
 _LOST = MdBaseWorkChain.exit_codes.ERROR_TRAJECTORY_LOST.status
-#: How often the snapshots of a segment are sent again after the machine ended the job.
-_MAX_LOST = 3
 
 
-class MdSegmentsWorkChain(WorkChain):
+class MdSegmentsWorkChain(ResumingWorkChain):
     """Run MD whose pair style gives no gamma; the next segment starts only if the snapshots of the last were safe.
 
     The outputs are those of a watched run. A halt is a success here, too.
@@ -113,9 +111,7 @@ class MdSegmentsWorkChain(WorkChain):
         if 'md' in self.ctx:
             md.parent_folder = self.ctx.md.outputs.remote_folder
         self.ctx.segment += 1
-        self.ctx.sent = 0
-        inputs = {'md': md, 'metadata': {'call_link_label': f'md_{self.ctx.segment}'}}
-        return ToContext(md=self.submit(MdBaseWorkChain, **inputs))
+        return ToContext(md=self.submit_once(f'md_{self.ctx.segment}', MdBaseWorkChain, AttributeDict({'md': md})))
 
     def inspect_md(self) -> ExitCode | None:
         """Go on with whatever has snapshots; what came before atoms were lost is graded, too."""
@@ -127,21 +123,20 @@ class MdSegmentsWorkChain(WorkChain):
         )
 
     def is_embed_due(self) -> bool:
-        """Tell whether the snapshots were not sent yet, or the machine ended the job and they may be sent again."""
-        return self.ctx.sent == 0 or (was_lost(self.ctx.embed) and self.ctx.sent <= _MAX_LOST)
+        """Tell whether the snapshots of this segment have to be sent, or sent again, to the ensemble."""
+        return self.is_due(f'embed_{self.ctx.segment}')
 
     def run_embed(self) -> ToContext:
         """Submit the snapshots to the ensemble."""
-        self.ctx.sent += 1
         inputs = AttributeDict(self.exposed_inputs(LatentsCalculation, 'embed', agglomerate=False))
         inputs.models = self.inputs.models
         inputs.structures = self.ctx.md.outputs.snapshots
-        inputs.metadata.call_link_label = f'embed_{self.ctx.segment}'
-        return ToContext(embed=self.submit(LatentsCalculation, **inputs))
+        call = f'embed_{self.ctx.segment}'
+        return ToContext(**{call: self.submit_once(call, LatentsCalculation, inputs)})
 
     def inspect_embed(self) -> ExitCode | None:
         """Grade the snapshots."""
-        embed, md = self.ctx.embed, self.ctx.md
+        embed, md = self.ctx[f'embed_{self.ctx.segment}'], self.ctx.md
         if not embed.is_finished_ok:
             return self.exit_codes.ERROR_GRADING_FAILED.format(
                 segment=self.ctx.segment, message=embed.exit_message or embed.process_state.value

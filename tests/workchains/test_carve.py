@@ -144,11 +144,15 @@ def test_a_choice_by_spread_needs_no_active_set(carved, method):
     assert sorted(again['chosen']) == ['c1', 'c2']
 
 
-def test_a_second_opinion_stands_beside_gamma(inputs, hot, shared):
+def test_a_second_opinion_stands_beside_gamma_though_its_job_was_lost(inputs, hot, shared, tmp_path):
     snapshots, potential = hot
-    carve = {'centres_per_snapshot': 3, 'gamma_ceiling': 1e3, 'gamma_select': 1.0}
-    outputs, node = run_get_node(CarveWorkChain, **inputs(snapshots, **carve), potential=potential)
+    carve = inputs(snapshots, centres_per_snapshot=3, gamma_ceiling=1e3, gamma_select=1.0)
+    killed_once = f'if mkdir {tmp_path}/killed 2>/dev/null; then kill -9 $$; fi'
+    carve['embed']['metadata']['options'] = {'prepend_text': killed_once}
+    outputs, node = run_get_node(CarveWorkChain, **carve, potential=potential)
     assert node.is_finished_ok, node.exit_message
+    embeds = sorted((call for call in node.called if call.process_label == 'LatentsCalculation'), key=lambda c: c.pk)
+    assert [call.exit_status for call in embeds] == [146, 0]
     assert len(outputs['clusters']) == 3
     reference = shared['ensemble']['reference'].get_reference()
     verdicts = []
