@@ -31,6 +31,8 @@ RESULTS_FILE = 'results.json'
 #: Made by the submit script after its program: where it is missing the script was ended before its end.
 END_FILE = 'script.end'
 MARK_END = f'touch {END_FILE}'
+#: A `set -e` of the computer's or the user's must not keep the script from its end when the program fails.
+GO_ON = 'set +e'
 #: The node failed, the job was cancelled, or it was lost without a word: nothing is wrong with the job itself.
 _LOST = (140, 145, 146)
 
@@ -90,9 +92,9 @@ class EngineCalculation(CalcJob):
             (
                 146,
                 'ERROR_LOST',
-                'The job was ended from outside {when}, and nobody wrote down why: its node failed, or it was '
-                'cancelled before it began. The end of its output: {tail} Submit it again; if it is lost again, ask '
-                'the administrator of the computer what became of job {job}.',
+                'The job was ended from outside {when}, and nobody wrote down why: its node failed, it was cancelled '
+                'before it began, or its disk is full. The end of its output: {tail} Submit it again; if it is lost '
+                'again, ask the administrator of the computer what became of job {job}.',
             ),
         ):
             spec.exit_code(status, label, message=message, invalidates_cache=True)
@@ -150,7 +152,7 @@ class EngineCalculation(CalcJob):
         calc_info.provenance_exclude_list = list(structures or {})
         calc_info.retrieve_list = [self.options.output_filename, ERROR_FILE, *retrieve]
         calc_info.retrieve_temporary_list = [END_FILE, *(retrieve_temporary or [])]
-        calc_info.append_text = MARK_END
+        calc_info.prepend_text, calc_info.append_text = GO_ON, MARK_END
         return calc_info
 
 

@@ -50,7 +50,7 @@ def extract_clusters(
     with ExitStack() as stack:
         if reference is not None and latents:
             if potential is None:  # the settings said the cutoff; now the job has read it from the models
-                carve.for_cutoff(max(node.base.attributes.get('cutoff') or 0.0 for node in latents.values()))
+                carve.check_cutoff(max(node.base.attributes.get('cutoff') or 0.0 for node in latents.values()))
             ensemble = stack.enter_context(open_ensemble(latents.values()))
             share = 0.99 if level is None else level.value
             opinions = ask_ensemble(ensemble, reference.get_reference(), share, len(cells_of(attempts)))

@@ -20,6 +20,8 @@ H200_REFUSED = (
 )
 _RENEW = ' (if that is out of date, repeat `aiida-oodal setup computer`)'
 _GRES = re.compile(r'--gres=(\S+)')
+#: Lines for ``sbatch`` that ask for something; others, as ``--exclude``, may name what is to be avoided.
+_ASKED = re.compile(r'(?<!\S)(?:--(?:gres|gpus\S*?|partition|constraint|nodelist|qos|reservation)[= ]|-[pCwG] ?)(\S+)')
 
 
 def get_job_options(computer: orm.Computer, process: str) -> dict[str, Any]:
@@ -37,7 +39,8 @@ def check_job_options(computer: orm.Computer, process: str, options: Mapping[str
     name = options.get('queue_name')
     commands = options.get('custom_scheduler_commands') or ''
     gres = _GRES.findall(commands)
-    if process == 'latents' and not facts.get('allow_h200') and 'h200' in f'{name} {commands}'.lower():
+    asked = ' '.join([name or '', *_ASKED.findall(commands)])
+    if process == 'latents' and not facts.get('allow_h200') and 'h200' in asked.lower():
         return H200_REFUSED
     partitions = facts.get('partitions', {})
     if name is None or not partitions:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from ase import Atoms
 
 from aiida_oodal.data import StructureSetData, get_structures
 from aiida_oodal.engine.__main__ import ERROR_FILE
+from aiida_oodal.engine.errors import OodalError
 from aiida_oodal.engine.md.dump import Frame, iterate_frames
 from aiida_oodal.engine.md.log import read_log
 from aiida_oodal.engine.md.script import FINAL_RESTART, lammps_rotation, render_input, turn_back, write_structure
@@ -228,10 +230,14 @@ class MdParser(EngineParser):
 
 
 def _frames(folder: Path) -> Iterator[Frame]:
-    """Yield the frames of a run, the last one last; it may have been a snapshot, too."""
+    """Yield the frames of a run, the last one last; it may have been a snapshot, too.
+
+    Of a damaged dump those before the damage, of which the verdict tells.
+    """
     for name in (MdCalculation.SNAPSHOTS_FILE, MdCalculation.FINAL_FILE):
         if (folder / name).is_file():
-            yield from iterate_frames(folder / name)
+            with suppress(OodalError):
+                yield from iterate_frames(folder / name)
 
 
 def _plain(value: Any) -> Any:

@@ -16,9 +16,10 @@ def report_progress(node: orm.CalcJobNode, transport: Transport) -> None:
     no reason to pause a job.
     """
     path = PurePosixPath(node.get_remote_workdir() or '') / node.get_option('output_filename')
+    last_line = f"tail -n 1 {shlex.quote(str(path))} | tail -c 500 | tr -cd '[:print:]'"
     try:
-        status, output, _ = transport.exec_command_wait(f'tail -n 1 {shlex.quote(str(path))}')
-    except OSError:
+        status, output, _ = transport.exec_command_wait(last_line)
+    except Exception:  # transports raise what their libraries raise; one that is broken is found out by AiiDA itself
         return
     line = output.strip()
     if status != 0 or not line:

@@ -17,8 +17,8 @@ from plumpy.process_states import PauseInterruption, State
 #: What ``sbatch`` says of options that it will not take tomorrow either; credentials are those of Slurm's own daemons.
 #: Source: ``slurm_errno.c`` and ``sbatch`` of Slurm 22.05.
 _FOR_GOOD = re.compile(
-    r'invalid (?!job credential|authentication credential|user id|group id)|unrecognized option'
-    r'|requested (node configuration is not available|time limit is invalid)|access(/permission)? denied'
+    r'invalid (?!job credential|authentication credential|user id|group id|protocol version)|unrecognized option'
+    r'|requested (node configuration is not available|time limit is invalid)'
     r'|(processors|memory|nodes) (requested|required) .*(permitted|not available)|not permitted to use'
     r'|node count specification invalid|duplicate generic resource',
     flags=re.IGNORECASE,

@@ -28,7 +28,7 @@ _folder = click.option(
 @_folder
 @_profile
 def screen(targets: Path, computer: str, no_wait: bool, no_copy: bool, folder: Path, profile: str | None) -> None:
-    r"""Screen the sets of structures that TARGETS, a YAML file, names.
+    """Screen the sets of structures that TARGETS, a YAML file, names.
 
     \b
     ensembles:
@@ -40,7 +40,7 @@ def screen(targets: Path, computer: str, no_wait: bool, no_copy: bool, folder: P
       T1_OOD: {structures: T1_OOD.extxyz.gz}
 
     Tables, candidates and a page are written when it ends. The daemon must run.
-    """
+    """  # noqa: D301  click looks for the character, not for its name
     with plain_errors():
         _load_profile(profile)
         from .run_screen import submit_screen, wait_for_screen

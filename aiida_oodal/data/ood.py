@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from aiida.orm import ArrayData
@@ -41,6 +42,13 @@ class OodReferenceData(ArrayData):
                 'notes': list(reference.notes),
             }
         )
+
+    def check_models(self, labels: Iterable[str]) -> str | None:
+        """Say that models with these labels are not those that it was fitted for, or return None."""
+        fitted, given = list(self.base.attributes.get('model_labels')), sorted(labels)
+        if fitted == given:
+            return None
+        return f'the reference was fitted for the models {", ".join(fitted)}, not {", ".join(given)}'
 
     def get_reference(self) -> OodReference:
         """Return what was fitted."""

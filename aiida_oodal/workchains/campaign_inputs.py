@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from aiida_oodal.data import get_structures
-from aiida_oodal.engine.carve.settings import CarveSettings
+from aiida_oodal.engine.carve.settings import CarveSettings, SelectSettings
 from aiida_oodal.engine.errors import OodalError
 from aiida_oodal.engine.learn.ace_settings import AceFitSettings
 from aiida_oodal.engine.md.settings import MdSettings, check_structure
@@ -39,6 +39,12 @@ def validate_campaign(inputs: Any, _: Any) -> str | None:
         return f'carve: {error}'
     if problem := check_ensemble(inputs):
         return problem
+    method = SelectSettings.load(inputs['select'].get_dict()).method if 'select' in inputs else 'maxvol'
+    if method != 'maxvol' and not inputs.get('ensemble'):
+        return (
+            f'select: method = {method!r} chooses by latents: give `ensemble`, whose latents they are, or choose by '
+            "'maxvol'"
+        )
     problems = {name: _check_walker(walker, elements, cutoff) for name, walker in walkers.items()}
     return next((f'walker {name!r}: {problem}' for name, problem in problems.items() if problem), None)
 

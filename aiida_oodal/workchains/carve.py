@@ -16,6 +16,7 @@ from aiida_oodal.calculations.latents import LatentsCalculation
 from aiida_oodal.data import AcePotentialData, ClusterData, MaceModelData, OodReferenceData, StructureSetData
 from aiida_oodal.engine.carve.settings import CarveSettings
 from aiida_oodal.engine.errors import OodalError
+from aiida_oodal.engine.ood.calibration import check_level
 
 from .resuming import ResumingWorkChain
 
@@ -75,6 +76,7 @@ class CarveWorkChain(ResumingWorkChain):
             valid_type=orm.Float,
             serializer=orm.to_aiida_type,
             required=False,
+            validator=lambda node, _: None if node is None else check_level(node.value),
             help='Share of the held-out atoms of the reference set whose score is below the threshold; default 0.99.',
         )
         spec.expose_inputs(
@@ -143,14 +145,18 @@ class CarveWorkChain(ResumingWorkChain):
 
     def extract(self) -> ExitCode | None:
         """Take the clusters that show their failure."""
-        inputs = self._sources()
+        inputs, opinion = self._sources(), {}
         if 'gamma_break' in self.inputs:
             inputs['gamma_break'] = self.inputs.gamma_break
         if 'latents' in self.ctx:
             ensemble = self.inputs.ensemble
-            inputs |= {name: ensemble[name] for name in ('reference', 'level') if name in ensemble}
-            inputs |= self.ctx.latents
-        found, node = extract_clusters.run_get_node(**inputs, metadata={'call_link_label': 'extract_clusters'})
+            opinion = {name: ensemble[name] for name in ('reference', 'level') if name in ensemble}
+            opinion |= self.ctx.latents
+        metadata = {'call_link_label': 'extract_clusters'}
+        found, node = extract_clusters.run_get_node(**inputs, **opinion, metadata=metadata)
+        if not node.is_finished_ok and opinion and 'potential' in self.inputs:
+            self.report(f'going on without a second opinion: {node.exit_message}')
+            found, node = extract_clusters.run_get_node(**inputs, metadata=metadata)
         if not node.is_finished_ok:
             return self.exit_codes.ERROR_CARVING_FAILED.format(message=node.exit_message)
         self.out_many(found)
@@ -204,9 +210,8 @@ def check_ensemble(inputs: Any) -> str | None:
     for name in ('models', 'reference'):
         if not ensemble.get(name):
             return f'ensemble.{name} is missing'
-    fitted = list(ensemble['reference'].base.attributes.get('model_labels'))
-    if fitted != sorted(ensemble['models']):
-        return f'the reference was fitted for the models {", ".join(fitted)}, not {", ".join(ensemble["models"])}'
+    if problem := ensemble['reference'].check_models(ensemble['models']):
+        return str(problem)
     if 'code' not in (inputs.get('embed') or {}):
         return (
             'embed.code is missing: the ensemble computes latents in a job, for which the code of the engine is needed '

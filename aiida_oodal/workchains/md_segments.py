@@ -16,6 +16,7 @@ from aiida_oodal.calculations.md import MdCalculation
 from aiida_oodal.data import MaceModelData, OodReferenceData, StructureSetData
 from aiida_oodal.engine.md.outcome import Outcome
 from aiida_oodal.engine.md.settings import MdSettings
+from aiida_oodal.engine.ood.calibration import check_level
 
 from .md_base import MdBaseWorkChain
 from .resuming import ResumingWorkChain
@@ -58,7 +59,8 @@ class MdSegmentsWorkChain(ResumingWorkChain):
             valid_type=orm.Float,
             serializer=orm.to_aiida_type,
             default=lambda: orm.Float(0.99),
-            help='Share of the held-out atoms of the reference set whose gamma is below 1.',
+            validator=lambda node, _: check_level(node.value),
+            help='Share of the held-out atoms of the reference set whose gamma is below 1: 0.9, 0.95 or 0.99.',
         )
         spec.inputs.validator = validate_segments
         spec.outline(
@@ -186,7 +188,6 @@ def validate_segments(inputs: Any, _: Any) -> str | None:
         if steps < 1 or steps % settings.sample_every:
             return f'segment_steps = {steps} must be a multiple of sample_every = {settings.sample_every}'
     if {'models', 'reference'} <= set(inputs):
-        fitted = list(inputs['reference'].base.attributes.get('model_labels'))
-        if fitted != sorted(inputs['models']):
-            return f'the reference was fitted for the models {", ".join(fitted)}, not {", ".join(inputs["models"])}'
+        problem: str | None = inputs['reference'].check_models(inputs['models'])
+        return problem
     return None

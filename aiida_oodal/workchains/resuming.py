@@ -19,19 +19,27 @@ class ResumingWorkChain(WorkChain):
     def submit_once(self, call: str, process: type[Process], inputs: AttributeDict) -> orm.ProcessNode:
         """Submit a child, or return the one that this very step submitted before its worker was killed.
 
-        :param call: label of the call link; what is known under ``ctx[call]`` when it has ended.
+        :param call: label of the call link: one label, one child, but for those that the machine ended.
         """
+        lost = []
         for child in self._calls(call):
             # One without a checkpoint was stored when the worker was killed, and nobody can ever take it up.
             if (child.is_terminated and not was_lost(child)) or child.checkpoint is not None:
                 return child
-            if child.is_terminated:
-                self.report(f'{call} is sent again: {child.exit_message}')
+            lost += [child] if child.is_terminated else []
+        if lost:
+            self.report(
+                f'{call}: the machine ended {lost[-1].process_label}<{lost[-1].pk}> (exit code '
+                f'{lost[-1].exit_status}); it is sent again, {len(lost)} of at most {_MAX_LOST} times'
+            )
         inputs.setdefault('metadata', AttributeDict())['call_link_label'] = call
         return self.submit(process, **inputs)
 
     def is_due(self, call: str) -> bool:
-        """Tell whether a job has not come back yet, or was ended by the machine and may be sent again."""
+        """Tell whether a job has not come back yet, or was ended by the machine and may be sent again.
+
+        :param call: label of the call link, and the key of the job in ``ctx``.
+        """
         lost = [child for child in self._calls(call) if was_lost(child)]
         return call not in self.ctx or (was_lost(self.ctx[call]) and len(lost) <= _MAX_LOST)
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from aiida import orm
 from aiida.common import AttributeDict
-from aiida.engine import ExitCode, ToContext, WorkChain, while_
+from aiida.engine import ExitCode, ToContext, while_
 from aiida.engine.processes.workchains.workchain import WorkChainSpec
 
 from aiida_oodal.calculations.engine_job import was_lost
@@ -16,6 +16,7 @@ from aiida_oodal.calculations.score import score
 from aiida_oodal.calculations.select_candidates import select_candidates, validate_candidate_settings
 from aiida_oodal.data import LatentsData, MaceModelData, OodReferenceData, OodScoresData, StructureSetData
 
+from .resuming import ResumingWorkChain
 from .screen_inputs import split_into_shards, validate_screen
 
 #: What the held-out structures of an ensemble are called among the scores.
@@ -24,7 +25,7 @@ HELDOUT = 'heldout'
 _MAX_FRUITLESS = 2
 
 
-class ScreenWorkChain(WorkChain):
+class ScreenWorkChain(ResumingWorkChain):
     """Structure sets x ensembles -> latents -> scores -> candidates.
 
     The calls are named ``embed_<ensemble>_<set>_<first structure>``, ``fit_<ensemble>``, ``score_<ensemble>_<target>``
@@ -160,8 +161,8 @@ class ScreenWorkChain(WorkChain):
             inputs.models = self.inputs.ensembles[ensemble]['models']
             inputs.start, inputs.stop = orm.Int(start), orm.Int(stop)
             key = f'embed_{ensemble}_{name}_{start}'
-            inputs.metadata = {**inputs.metadata, 'call_link_label': key}
-            calls[key] = self.submit(LatentsCalculation, **inputs)
+            again = self.ctx.fruitless.get(key, 0)
+            calls[key] = self.submit_once(f'{key}_{again}' if again else key, LatentsCalculation, inputs)
         return ToContext(**calls)
 
     def inspect_embed(self) -> ExitCode | None:

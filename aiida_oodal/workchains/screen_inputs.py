@@ -48,9 +48,7 @@ def _check_ensemble(ensemble: Mapping[str, Any]) -> str | None:
     if isinstance(reference, StructureSetData) and 'models' not in ensemble and 'reference_latents' not in ensemble:
         return 'its reference set has no latents yet: give `models` to make them, or `reference_latents`'
     if isinstance(reference, OodReferenceData) and 'models' in ensemble:
-        fitted, given = list(reference.base.attributes.get('model_labels')), sorted(ensemble['models'])
-        if fitted != given:
-            return f'the reference was fitted for the models {", ".join(fitted)}, but these are {", ".join(given)}'
+        return reference.check_models(ensemble['models'])
     return None
 
 

@@ -31,6 +31,16 @@ def label(engine_code, localhost):
     return run
 
 
+def test_a_program_that_fails_under_set_e_is_not_lost(label, localhost):
+    usual = localhost.get_prepend_text()
+    localhost.set_prepend_text(f'{usual}\nset -e')
+    try:
+        node = label(f'rm {EXECUTABLE}')
+    finally:
+        localhost.set_prepend_text(usual)
+    assert node.exit_status == 302, node.exit_message
+
+
 @pytest.mark.parametrize(
     ('prepend_text', 'status', 'words'),
     [

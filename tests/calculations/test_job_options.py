@@ -82,10 +82,16 @@ def test_what_slurm_has_not_is_named(cluster, options, message):
         {'queue_name': 'h200'},
         {'custom_scheduler_commands': '#SBATCH --gres=gpu:h200:1'},
         {'custom_scheduler_commands': '#SBATCH -p h200'},
+        {'custom_scheduler_commands': '#SBATCH --exclude=a100-01\n#SBATCH --constraint="h200|a100"'},
     ],
 )
 def test_embedding_jobs_stay_away_from_h200(cluster, options):
     assert '--allow-h200' in check_job_options(cluster, 'latents', options)
     assert '--allow-h200' not in (check_job_options(cluster, 'md', options) or '')
     cluster.set_property(PROPERTY, {'allow_h200': True})
+    assert check_job_options(cluster, 'latents', options) is None
+
+
+def test_embedding_jobs_may_say_that_they_avoid_h200(cluster):
+    options = {'queue_name': 'a100', 'custom_scheduler_commands': '#SBATCH --exclude=h200-[01-04]'}
     assert check_job_options(cluster, 'latents', options) is None

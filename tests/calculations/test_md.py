@@ -105,3 +105,16 @@ def test_a_job_that_leaves_nothing_says_where_to_look(md_inputs):
     assert node.exit_status == 302
     assert 'log.lammps' in node.exit_message
     assert 'out of disk' in node.exit_message
+
+
+def test_of_a_damaged_dump_the_frames_before_the_damage_are_kept(md_inputs):
+    settings = {'temperature': 3000, 'gamma_select': 1.01, 'gamma_break': 1.5, 'gamma_every': 2, 'sample_every': 2}
+    inputs = md_inputs(**settings, steps=2000)
+    inputs['metadata']['options'] = {'append_text': "sed -i '$ s/.*/these are no numbers/' snapshots.dump"}
+    outputs, node = run_get_node(MdCalculation, **inputs)
+    assert node.is_finished_ok, node.exit_message
+    assert outputs['results']['outcome'] == 'UNCERTAIN'
+    assert 'snapshots.dump' in outputs['results']['message']
+    steps = outputs['snapshots'].get_set().info['step'].tolist()
+    assert len(steps) > 1
+    assert steps[-1] == outputs['results']['trigger_step']  # that of the last frame, which has a file of its own

@@ -25,4 +25,8 @@ def test_the_last_line_of_a_job_is_reported_once(localhost, tmp_path):
         with (folder / 'engine.out').open('a') as output:
             output.write('20 structures, 100.0 %\n')
         report_progress(job, transport)
-    assert reported()[1:] == [f'LatentsCalculation<{job.pk}>: 20 structures, 100.0 %']
+        with (folder / 'engine.out').open('ab') as output:
+            output.write(b'\xff\x00 30 structures\n')  # as a node that crashes may leave it
+        report_progress(job, transport)
+    assert reported().pop(2) == f'LatentsCalculation<{job.pk}>: 30 structures'
+    assert reported()[1:2] == [f'LatentsCalculation<{job.pk}>: 20 structures, 100.0 %']

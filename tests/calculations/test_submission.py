@@ -30,6 +30,8 @@ def test_what_is_wrong_stays_wrong(said):
         'sbatch: error: Batch job submission failed: Unable to contact slurm controller (connect failure)',
         'sbatch: error: Batch job submission failed: Socket timed out on send/recv operation',
         'sbatch: error: Batch job submission failed: Invalid authentication credential',
+        'sbatch: error: Batch job submission failed: Invalid protocol version',
+        'sbatch: error: Batch job submission failed: Access/permission denied',
         'sbatch: error: Batch job submission failed: Requested partition configuration not available now',
         "sbatch: error: Batch job submission failed: Job violates accounting/QOS policy (job submit limit, user's size "
         'and/or time limits)',

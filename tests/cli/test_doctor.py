@@ -78,3 +78,25 @@ def test_without_a_profile_it_says_how_to_make_one(aiida_profile):
     result = CliRunner().invoke(main, ['doctor', '-p', 'no-such-profile'])
     assert result.exit_code == 1
     assert '`aiida-oodal setup profile` makes one' in result.output
+
+
+def test_what_was_given_up_again_and_again_is_not_resumed(computer):
+    from aiida.common.datastructures import CalcJobState
+    from aiida.engine.processes import ProcessState
+    from aiida.orm import CalcJobNode
+
+    from aiida_oodal.cli.paused import find_resumable
+
+    job = CalcJobNode(computer=computer).store()
+    job.set_process_state(ProcessState.WAITING)
+    job.set_state(CalcJobState.UPLOADING)
+    job.set_process_status('Pausing after failed transport task: upload_calculation failed 5 times consecutively')
+    job.pause()
+    try:
+        for times in range(1, 5):
+            assert job.pk in [node.pk for node in find_resumable()], times
+            job.logger.warning('maximum attempts %d of calling %s, exceeded', 5, 'do_upload')
+        assert job.pk not in [node.pk for node in find_resumable()]
+    finally:
+        job.set_process_state(ProcessState.KILLED)
+        job.unpause()

@@ -51,6 +51,10 @@ def test_an_unknown_protocol_names_those_there_are(engine_code, localhost):
         ({'initial_structures': None}, 'to start from'),
         ({'overrides': {'carve': {'radiuss': 3.0}}}, "'radiuss' is not a setting; did you mean 'radius'"),
         ({'overrides': {'select': {'max_clusters': 0}}}, r'max_clusters = 0: .* >= 1'),
+        (
+            {'overrides': {'select': {'method': 'kmeans'}}},
+            "method = 'kmeans' chooses by latents: give `ensemble`",
+        ),
         ({'overrides': {'train': {'cutoff': -1.0}}}, r'cutoff = -1\.0'),
         ({'overrides': {'max_rounds': 0}}, 'max_rounds must be at least 1, got 0'),
         ({'overrides': {'reference': {'calculator': 7}}}, 'reference must be'),

@@ -207,10 +207,9 @@ def test_what_nobody_can_grade_is_refused_at_submission(inputs, graded, shared):
 
 
 def test_a_cutoff_smaller_than_that_of_the_models_is_found_out(inputs, graded):
-    carve = {'radius': 2.0, 'buffer': 1.0, 'cutoff': 3.0}
-    _, node = run_get_node(CarveWorkChain, **inputs(graded, **(WIDE | carve)))
+    _, node = run_get_node(CarveWorkChain, **inputs(graded, **(WIDE | {'cutoff': 3.0})))
     assert node.exit_status == 402
-    assert 'must exceed twice the cutoff of 4.2' in node.exit_message
+    assert 'cutoff = 3, but that of the models is 4.2 angstrom' in node.exit_message
 
 
 def test_clusters_do_not_wait_for_a_second_opinion_that_fails(inputs, hot):
@@ -222,3 +221,19 @@ def test_clusters_do_not_wait_for_a_second_opinion_that_fails(inputs, hot):
     assert outputs['clusters']['c0'].base.attributes.get('second_opinion', None) is None
     assert 'going on without a second opinion' in ' '.join(reports(node))
     assert 'has the heads Default: set head to one of them' in ' '.join(reports(node))
+
+
+def test_clusters_do_not_wait_for_a_second_opinion_that_cannot_be_read(inputs, hot):
+    snapshots, potential = hot
+    walker = inputs(snapshots, centres_per_snapshot=1, gamma_select=1.0)
+    walker['embed']['settings'] = Dict({'layers': 'last'})  # the reference was fitted on all
+    outputs, node = run_get_node(CarveWorkChain, **walker, potential=potential)
+    assert node.is_finished_ok, node.exit_message
+    assert outputs['clusters']['c0'].base.attributes.get('second_opinion', None) is None
+    assert 'going on without a second opinion' in ' '.join(reports(node))
+
+
+def test_a_level_without_a_threshold_is_refused_at_submission(inputs, graded, shared):
+    wrong = {'ensemble': shared['ensemble'] | {'level': 0.98}}
+    with pytest.raises(ValueError, match=r'level = 0\.98: there are thresholds for 0\.9, 0\.95, 0\.99'):
+        run_get_node(CarveWorkChain, **{**inputs(graded, **WIDE), **wrong})

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -102,7 +102,9 @@ def judge_candidates(
         if isinstance(attempt.cell, OodalError):
             decision |= {'taken': False, 'reason': str(attempt.cell)}
         else:
-            taken, reason = _judge(attempt.cell, attempt.gamma, settings, grade, next(asked), gamma_break)
+            taken, reason = _judge(
+                attempt.cell, attempt.gamma, settings, grade, next(asked), gamma_break, asked=bool(opinions)
+            )
             decision |= {'taken': taken, 'reason': reason}
             decision |= {key: attempt.cell.info[key] for key in _GRADES if key in attempt.cell.info}
             if taken:
@@ -118,8 +120,13 @@ def _judge(
     grade: GradeFunction | None,
     opinion: Opinion | None,
     gamma_break: float,
+    *,
+    asked: bool,
 ) -> tuple[bool, str]:
-    """Grade a cell, write the grades into it, and tell whether it is taken and why."""
+    """Grade a cell, write the grades into it, and tell whether it is taken and why.
+
+    :param asked: whether an ensemble was asked, whatever it said of this cell.
+    """
     if grade is not None:
         gammas = grade(cell)
     elif opinion is not None:
@@ -143,6 +150,8 @@ def _judge(
                 cell, opinion.scores, gamma_select=settings.gamma_select, score_threshold=opinion.threshold
             )
             reason += f'; {second.message}'
+    elif asked:
+        reason += '; the ensemble could not evaluate the cell'
     return fidelity.faithful or settings.unfaithful == 'flag', reason
 
 
@@ -184,24 +193,25 @@ def choose_clusters(
             tol=settings.tolerance,
             **common,
         )
+    seen = [row for row, cluster in enumerate(clusters) if 'descriptor' in cluster.info]
+    if not seen:
+        raise OodalError(
+            'no candidate has a descriptor, because no ensemble looked at them: carve with an ensemble, or choose by '
+            "method = 'maxvol'"
+        )
     known = [cluster.info['descriptor'] for cluster in queued if 'descriptor' in cluster.info]
-    return select_by_spread(
-        np.array([_descriptor(cluster.info, row) for row, cluster in enumerate(clusters)]),
-        [cluster.info['gamma_cluster'] for cluster in clusters],
+    unseen = 'no ensemble looked at it, and the choice is by latents'
+    decisions = [Decision(row, False, unseen, cluster.info['gamma_cluster']) for row, cluster in enumerate(clusters)]
+    for decision in select_by_spread(
+        np.array([clusters[row].info['descriptor'] for row in seen]),
+        [clusters[row].info['gamma_cluster'] for row in seen],
         method=settings.method,
         seed=settings.seed,
         score_min=settings.gamma_min,
         score_ceiling=settings.gamma_ceiling,
         known=np.array(known) if known else None,
         relative=True,
-        **common,
-    )
-
-
-def _descriptor(info: Mapping[str, Any], row: int) -> Any:
-    if 'descriptor' not in info:
-        raise OodalError(
-            f'candidate {row} has no descriptor, because no ensemble looked at it: carve with an ensemble, or choose '
-            "by method = 'maxvol'"
-        )
-    return info['descriptor']
+        **common | {'keys': [common['keys'][row] for row in seen]},
+    ):
+        decisions[seen[decision.index]] = replace(decision, index=seen[decision.index])
+    return decisions

@@ -50,11 +50,11 @@ class Fidelity:
     @property
     def message(self) -> str:
         """Say in a sentence what was found."""
-        verdict = 'shows' if self.faithful else 'does not show'
+        verdict, counted = 'shows' if self.faithful else 'does not show', np.isfinite(self.gamma_break)
         return (
             f'the cluster {verdict} the failure: gamma of the centre is {self.gamma_cluster:.6g} in the cluster and '
-            f'{self.gamma_parent:.6g} in the snapshot; {self.buffer_above_break} buffer atoms are above '
-            f'{self.gamma_break:g}'
+            f'{self.gamma_parent:.6g} in the snapshot'
+            + (f'; {self.buffer_above_break} buffer atoms are above {self.gamma_break:g}' if counted else '')
         )
 
 

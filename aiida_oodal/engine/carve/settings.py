@@ -62,6 +62,16 @@ class CarveSettings(Settings):
             repair=self.repair,
         )
 
+    def check_cutoff(self, cutoff: float) -> None:
+        """Hold the cutoff that was given against that of the models, once a job has read it.
+
+        :raises OodalError: if it is smaller.
+        """
+        if self.cutoff is not None and self.cutoff < cutoff:
+            raise OodalError(
+                f'carve settings: cutoff = {self.cutoff:g}, but that of the models is {cutoff:g} angstrom; give that'
+            )
+
     @model_validator(mode='after')
     def _thresholds_rise(self) -> Self:
         if not self.gamma_select < self.gamma_ceiling:

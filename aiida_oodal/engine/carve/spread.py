@@ -69,23 +69,23 @@ def farthest_points(descriptors: FloatArray, n_select: int, known: FloatArray | 
     :param descriptors: shape (n, n_features).
     :param n_select: how many; all when there are fewer.
     :param known: shape (n_known, n_features); without it the first point is the one farthest from the mean.
-    :return: index and distance to the nearest point before it, in the order of choice; points at distance 0 are not
-        chosen.
+    :return: index and distance to the nearest point before it, in the order of choice; that of a first point is to the
+        mean. Points at distance 0 of one before them are not chosen.
     :raises OodalError: on wrong shapes.
     """
     points = _matrix(descriptors, 'descriptors')
-    start = (
-        points.mean(axis=0, keepdims=True) if known is None or not len(known) else _matrix(known, 'known descriptors')
-    )
+    before = np.empty((0, points.shape[1])) if known is None else _matrix(known, 'known descriptors')
     nearest = np.full(len(points), np.inf)
-    for other in start:
+    for other in before:
         np.minimum(nearest, np.linalg.norm(points - other, axis=1), out=nearest)
     chosen: list[tuple[int, float]] = []
     while len(chosen) < min(n_select, len(points)):
-        index = int(np.argmax(nearest))
+        # With nothing to keep away from, the mean says where to begin; it is not known, and others may lie near it.
+        away = nearest if len(before) or chosen else np.linalg.norm(points - points.mean(axis=0), axis=1)
+        index = int(np.argmax(away))
         if nearest[index] <= 0.0:
             break
-        chosen.append((index, float(nearest[index])))
+        chosen.append((index, float(away[index])))
         np.minimum(nearest, np.linalg.norm(points - points[index], axis=1), out=nearest)
     return chosen
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
+from aiida_oodal.engine.ood.calibration import check_level
 from aiida_oodal.engine.settings import Settings
 
 __all__ = ('EnsembleSettings',)
@@ -26,7 +27,12 @@ class EnsembleSettings(Settings):
     )
     level: float = Field(
         0.99,
-        gt=0.0,
-        lt=1.0,
-        description='Share of the held-out atoms of the reference set whose gamma is below 1.',
+        description='Share of the held-out atoms of the reference set whose gamma is below 1: 0.9, 0.95 or 0.99.',
     )
+
+    @field_validator('level')
+    @classmethod
+    def _has_a_threshold(cls, level: float) -> float:
+        if problem := check_level(level):
+            raise ValueError(problem)
+        return level

@@ -73,6 +73,7 @@ class Evidence:
         self.halt = log.halt if log.halt and self._watched_gamma(log.halt) else None
         self.notes: list[str] = []
         self.sightings: list[Sighting] = []
+        self._looked_at_all = False
         series = log.series()
         name = next((name for name in GAMMA_SERIES if name in series), None)
         self.has_series = name is not None
@@ -134,6 +135,9 @@ class Evidence:
 
     def look_at_all_snapshots(self) -> None:
         """Go through the snapshots once and keep those that tell the story, with memory for these few."""
+        if self._looked_at_all:
+            return
+        self._looked_at_all = True
         kept: dict[str, Sighting] = {}
         limits = self.thresholds
         with self._noting_damage():

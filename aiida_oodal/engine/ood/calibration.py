@@ -19,6 +19,12 @@ IntArray = NDArray[np.int64]
 LEVELS = (0.90, 0.95, 0.99)
 
 
+def check_level(level: float) -> str | None:
+    """Say what is wrong with a level, or return None."""
+    known = ', '.join(map(str, LEVELS))
+    return None if level in LEVELS else f'level = {level:g}: there are thresholds for {known}'
+
+
 @dataclass(frozen=True, eq=False)
 class Thresholds:
     """Quantiles of the scores of held-out structures.

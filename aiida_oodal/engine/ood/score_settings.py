@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from aiida_oodal.engine.ood.calibration import LEVELS
+from aiida_oodal.engine.ood.calibration import check_level
 from aiida_oodal.engine.ood.ensemble import CHUNK_ATOMS
 from aiida_oodal.engine.ood.scores import METRICS
 from aiida_oodal.engine.settings import Settings
@@ -88,8 +88,8 @@ class CandidateSettings(Settings):
         limits = (self.n, self.level, self.threshold, self.quantile)
         if all(limit is None for limit in limits):
             raise ValueError('say which structures to take: n, level, threshold or quantile')
-        if self.level is not None and self.level not in LEVELS:
-            raise ValueError(f'level = {self.level:g}: there are thresholds for {", ".join(map(str, LEVELS))}')
+        if self.level is not None and (problem := check_level(self.level)):
+            raise ValueError(problem)
         if self.level is not None and self.threshold is not None:
             raise ValueError('level and threshold both set the limit: give one of them')
         if self.method != 'top' and self.n is None:

@@ -103,8 +103,12 @@ def test_candidates_without_an_active_set_are_chosen_by_spread(hot_al: Atoms, me
     assert decisions[0].reason == 'the queue holds it already'
     assert decisions[1].reason.startswith('a near-duplicate of structure 0 that is known')
     assert choose_clusters([], settings) == []
-    del cells[2].info['descriptor']
-    with pytest.raises(OodalError, match='candidate 2 has no descriptor, because no ensemble looked at it'):
+    del cells[0].info['descriptor']
+    decisions = choose_clusters(cells, settings)
+    assert [(decision.index, decision.taken) for decision in decisions] == [(0, False), (1, True), (2, True)]
+    assert decisions[0].reason == 'no ensemble looked at it, and the choice is by latents'
+    del cells[1].info['descriptor'], cells[2].info['descriptor']
+    with pytest.raises(OodalError, match='no candidate has a descriptor, because no ensemble looked at them'):
         choose_clusters(cells, settings)
     with pytest.raises(OodalError, match="method = 'maxvol' needs the active set of an ACE potential"):
         choose_clusters(cells, SelectSettings.load({}))

@@ -44,6 +44,14 @@ def test_farthest_points_cover_groups_first() -> None:
     assert chosen[0][1] == pytest.approx(min(np.linalg.norm(points[chosen[0][0]] - k) for k in centres[:2]))
 
 
+def test_the_mean_is_where_farthest_points_begin_and_nothing_to_keep_away_from() -> None:
+    assert [i for i, _ in farthest_points(np.array([[3.0, 4.0]]), 1)] == [0]
+    angles = np.arange(8) * np.pi / 4
+    ring = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    chosen = [i for i, _ in farthest_points(np.vstack([ring, [[0.05, 0.0]]]), 6)]
+    assert chosen.index(8) < 5  # 0.95 from all others, which are 0.77 apart
+
+
 def test_farthest_points_stop_at_copies() -> None:
     assert [i for i, _ in farthest_points(np.array([[0.0], [0.0], [4.0], [4.0]]), 4)] == [0, 2]
     assert [i for i, _ in farthest_points(np.array([[1.0], [3.0]]), 5)] == [0, 1]
