@@ -1,7 +1,6 @@
 """The quickstart as its user meets it: a command in a shell, killed in mid-run and called again."""
 
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -32,11 +31,15 @@ class Quickstart:
         self.environment = {key: value for key, value in os.environ.items() if not key.startswith('AIIDA')}
         self.command = [str(Path(sys.executable).parent / 'aiida-oodal'), 'quickstart', str(SCRIPT)]
         self.command += ['--folder', str(folder)]
+        self.started = []
 
     def start(self):
-        return subprocess.Popen(
-            self.command, env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        self.started.append(
+            subprocess.Popen(
+                self.command, env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            )
         )
+        return self.started[-1]
 
     def run(self):
         return subprocess.run(self.command, env=self.environment, capture_output=True, text=True, check=False)
@@ -72,8 +75,10 @@ def read_until(process, text):
 def quickstart(tmp_path):
     runner = Quickstart(tmp_path / 'home')
     yield runner
-    for process in runner.processes():
+    for process in [*runner.started, *runner.processes()]:
         process.kill()
+    for process in runner.started:
+        process.communicate()
 
 
 def test_killed_in_mid_run_it_goes_on_and_shows_what_it_found(quickstart):
@@ -85,15 +90,13 @@ def test_killed_in_mid_run_it_goes_on_and_shows_what_it_found(quickstart):
         if 'broker' in process.info['cmdline']:
             process.kill()
     read_until(first, 'The workers have lost the broker: starting the daemon again')
-    read_until(first, 'explore')
-    time.sleep(3)
+    read_until(first, 'round 2: sent out 2 walkers')
     # Everything at once, as when the machine goes down: the command, circus, workers, broker and jobs.
     victims = quickstart.processes()
     assert len(victims) >= 4
-    first.send_signal(signal.SIGKILL)
+    first.kill()
     for process in victims:
         process.kill()
-    first.communicate()
 
     second = quickstart.run()
     assert second.returncode == 0, second.stdout + second.stderr
