@@ -13,6 +13,16 @@ from aiida_oodal.calculations.engine_job import was_lost
 _MAX_LOST = 3
 
 
+def find_children(caller: orm.ProcessNode, call: str) -> list[orm.ProcessNode]:
+    """Return the children with a label of the call link that have ended or can be taken up, the oldest first.
+
+    One without a checkpoint was stored when its worker was killed, and nobody can ever take it up.
+    """
+    links = caller.base.links.get_outgoing(link_type=(LinkType.CALL_CALC, LinkType.CALL_WORK), link_label_filter=call)
+    children = [child for child in links.all_nodes() if child.is_terminated or child.checkpoint is not None]
+    return sorted(children, key=lambda child: child.pk)
+
+
 class ResumingWorkChain(WorkChain):
     """Children are known by the label of their call, so that a step can be taken again after ``kill -9``."""
 
@@ -21,12 +31,10 @@ class ResumingWorkChain(WorkChain):
 
         :param call: label of the call link: one label, one child, but for those that the machine ended.
         """
-        lost = []
-        for child in self._calls(call):
-            # One without a checkpoint was stored when the worker was killed, and nobody can ever take it up.
-            if (child.is_terminated and not was_lost(child)) or child.checkpoint is not None:
-                return child
-            lost += [child] if child.is_terminated else []
+        children = find_children(self.node, call)
+        lost = [child for child in children if was_lost(child)]
+        if len(lost) < len(children):
+            return children[-1]
         if lost:
             self.report(
                 f'{call}: the machine ended {lost[-1].process_label}<{lost[-1].pk}> (exit code '
@@ -40,12 +48,5 @@ class ResumingWorkChain(WorkChain):
 
         :param call: label of the call link, and the key of the job in ``ctx``.
         """
-        lost = [child for child in self._calls(call) if was_lost(child)]
+        lost = [child for child in find_children(self.node, call) if was_lost(child)]
         return call not in self.ctx or (was_lost(self.ctx[call]) and len(lost) <= _MAX_LOST)
-
-    def _calls(self, call: str) -> list[orm.ProcessNode]:
-        """Return the children of a name, the oldest first."""
-        links = self.node.base.links.get_outgoing(
-            link_type=(LinkType.CALL_CALC, LinkType.CALL_WORK), link_label_filter=call
-        )
-        return sorted(links.all_nodes(), key=lambda child: child.pk)
