@@ -16,10 +16,15 @@ _MAX_LOST = 3
 def find_children(caller: orm.ProcessNode, call: str) -> list[orm.ProcessNode]:
     """Return the children with a label of the call link that have ended or can be taken up, the oldest first.
 
-    One without a checkpoint was stored when its worker was killed, and nobody can ever take it up.
+    One without a checkpoint was stored when its worker was killed, and nobody can ever take it up;
+    ``verdi process repair`` makes it an excepted one.
     """
     links = caller.base.links.get_outgoing(link_type=(LinkType.CALL_CALC, LinkType.CALL_WORK), link_label_filter=call)
-    children = [child for child in links.all_nodes() if child.is_terminated or child.checkpoint is not None]
+    children = [
+        child
+        for child in links.all_nodes()
+        if not child.is_excepted and (child.is_terminated or child.checkpoint is not None)
+    ]
     return sorted(children, key=lambda child: child.pk)
 
 

@@ -18,9 +18,12 @@ import json, sys
 from aiida import load_profile, orm
 from aiida.common.links import LinkType
 load_profile()
+def was_taken_up(node):
+    stillborn = node.is_excepted and node.base.attributes.get('job_id', None) is None
+    return node.process_state is not None and not (stillborn and not node.base.links.get_outgoing().all())
 def walk(node, path):
     for link in node.base.links.get_outgoing(link_type=(LinkType.CALL_CALC, LinkType.CALL_WORK)).all():
-        if link.node.process_state is not None:
+        if was_taken_up(link.node):
             yield f'{path}/{link.link_label}'
             yield from walk(link.node, f'{path}/{link.link_label}')
 query = orm.QueryBuilder().append(orm.WorkChainNode, filters={'label': 'small: campaign'})
@@ -115,7 +118,8 @@ def home(tmp_path):
 def walk(node, path=''):
     """Yield the path of every call below a node, by the names of the links, as ``ASK`` does in another profile.
 
-    A call without a state was never taken up: whoever made it was killed before it could hand it on, and made another.
+    There, a call that was never taken up does not count: whoever made it was killed before it could hand it on, and
+    made another. It has no state or, after `verdi process repair`, has excepted without a job and without outputs.
     """
     from aiida.common.links import LinkType
 

@@ -8,6 +8,7 @@ import pytest
 from aiida.cmdline.utils.common import get_workchain_report
 from aiida.common.links import LinkType
 from aiida.engine import run_get_node
+from aiida.engine.processes import ProcessState
 from aiida.engine.utils import instantiate_process
 from aiida.manage import get_manager
 from aiida.orm import CalcJobNode, Dict, InstalledCode, Int, SinglefileData
@@ -151,13 +152,15 @@ def test_a_run_that_was_submitted_when_its_worker_was_killed_is_taken_up_and_not
         },
     )
     process.setup()
-    # What the killed worker left: children of the first iteration, the older of which it had not handed on.
-    stored, submitted = (CalcJobNode(computer=localhost) for _ in range(2))
-    for job in (stored, submitted):
+    # What killed workers left: children of the first iteration, of which only one had been handed on; the last is one
+    # that a repair ended.
+    stored, submitted, repaired = (CalcJobNode(computer=localhost) for _ in range(3))
+    for job in (stored, submitted, repaired):
         job.base.links.add_incoming(process.node, LinkType.CALL_CALC, 'iteration_01')
         job.store()
     submitted.set_checkpoint('taken up by another worker')
+    repaired.set_process_state(ProcessState.EXCEPTED)
     process.run_process()
     assert process.ctx.iteration == 1
-    assert process.node.called == [stored, submitted]
+    assert process.node.called == [stored, submitted, repaired]
     assert f'<{submitted.pk}> iteration #1' in get_workchain_report(process.node, levelname='REPORT')
