@@ -6,13 +6,11 @@ from typing import Any
 
 from aiida import orm
 from aiida.common import AttributeDict
-from aiida.engine import BaseRestartWorkChain, Process, ProcessHandlerReport, process_handler, while_
+from aiida.engine import BaseRestartWorkChain, ProcessHandlerReport, process_handler, while_
 from aiida.engine.processes.workchains.workchain import WorkChainSpec
 
 from aiida_oodal.calculations.join_md_runs import join_md_runs
 from aiida_oodal.calculations.md import MdCalculation
-
-from .resuming import find_children
 
 _CODES = MdCalculation.exit_codes
 #: Outputs of runs that go on from one another, which :func:`join_md_runs` makes one of.
@@ -62,11 +60,6 @@ class MdBaseWorkChain(BaseRestartWorkChain):
         self.ctx.inputs = AttributeDict(self.exposed_inputs(MdCalculation, 'md'))
         self.ctx.reached = 0
         self.ctx.stalled = 0
-
-    def submit(self, process: type[Process], inputs: dict[str, Any] | None = None, **kwargs: Any) -> orm.ProcessNode:
-        """Submit a run, or return the one that this very iteration submitted before its worker was killed."""
-        submitted = find_children(self.node, kwargs['metadata']['call_link_label'])
-        return submitted[-1] if submitted else super().submit(process, inputs, **kwargs)
 
     def get_outputs(self, node: orm.CalcJobNode) -> dict[str, Any]:
         """Return the outputs of the last run, joined with those of the runs before it."""

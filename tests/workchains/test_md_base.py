@@ -5,13 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from aiida.cmdline.utils.common import get_workchain_report
-from aiida.common.links import LinkType
 from aiida.engine import run_get_node
-from aiida.engine.processes import ProcessState
-from aiida.engine.utils import instantiate_process
-from aiida.manage import get_manager
-from aiida.orm import CalcJobNode, Dict, InstalledCode, Int, SinglefileData
+from aiida.orm import Dict, InstalledCode, Int, SinglefileData
 from ase.build import bulk
 
 from aiida_oodal.calculations.md import MdCalculation
@@ -137,30 +132,3 @@ def test_runs_that_get_on_do_not_count_as_failures(eam_inputs):
     runs = [call for call in node.called if call.process_label == 'MdCalculation']
     assert [run.exit_status for run in runs] == [430] * 6 + [0]
     assert outputs['series'].get_array('step').tolist() == list(range(0, 121, 10))
-
-
-def test_a_run_that_was_submitted_when_its_worker_was_killed_is_taken_up_and_not_repeated(engine_code, localhost):
-    process = instantiate_process(
-        get_manager().get_runner(),
-        MdBaseWorkChain,
-        md={
-            'code': engine_code,
-            'potential': AcePotentialData(ACE_AL / 'Al.yaml', ACE_AL / 'Al.asi'),
-            'structure': StructureSetData([bulk('Al', cubic=True, a=4.0).repeat(4)]),
-            'settings': Dict({'temperature': 300}),
-            'metadata': {'computer': localhost},
-        },
-    )
-    process.setup()
-    # What killed workers left: children of the first iteration, of which only one had been handed on; the last is one
-    # that a repair ended.
-    stored, submitted, repaired = (CalcJobNode(computer=localhost) for _ in range(3))
-    for job in (stored, submitted, repaired):
-        job.base.links.add_incoming(process.node, LinkType.CALL_CALC, 'iteration_01')
-        job.store()
-    submitted.set_checkpoint('taken up by another worker')
-    repaired.set_process_state(ProcessState.EXCEPTED)
-    process.run_process()
-    assert process.ctx.iteration == 1
-    assert process.node.called == [stored, submitted, repaired]
-    assert f'<{submitted.pk}> iteration #1' in get_workchain_report(process.node, levelname='REPORT')
