@@ -300,10 +300,11 @@ class CampaignWorkChain(ResumingWorkChain):
                 '(gamma_every), heat from a lower temperature, begin with more varied structures, or raise '
                 'gamma_ceiling.'
             )
-        selection, node = select_clusters.run_get_node(
+        selection, node = self.run_once(
+            f'select_{self.ctx.round}',
+            select_clusters,
             potential=self.ctx.potential,
             settings=self.inputs.select,
-            metadata={'call_link_label': f'select_{self.ctx.round}'},
             candidates=candidates,
             queued=find_known(self.node.uuid, besides=candidates.values()),
         )

@@ -109,7 +109,7 @@ class CarveWorkChain(ResumingWorkChain):
 
     def cut(self) -> ExitCode | None:
         """Cut the cells that the ensemble is to look at."""
-        cells, node = cut_clusters.run_get_node(**self._sources(), metadata={'call_link_label': 'cut_clusters'})
+        cells, node = self.run_once('cut_clusters', cut_clusters, **self._sources())
         if not node.is_finished_ok:
             return self.exit_codes.ERROR_CARVING_FAILED.format(message=node.exit_message)
         if cells:
@@ -152,11 +152,10 @@ class CarveWorkChain(ResumingWorkChain):
             ensemble = self.inputs.ensemble
             opinion = {name: ensemble[name] for name in ('reference', 'level') if name in ensemble}
             opinion |= self.ctx.latents
-        metadata = {'call_link_label': 'extract_clusters'}
-        found, node = extract_clusters.run_get_node(**inputs, **opinion, metadata=metadata)
+        found, node = self.run_once('extract_clusters', extract_clusters, **inputs, **opinion)
         if not node.is_finished_ok and opinion and 'potential' in self.inputs:
             self.report(f'going on without a second opinion: {node.exit_message}')
-            found, node = extract_clusters.run_get_node(**inputs, metadata=metadata)
+            found, node = self.run_once('extract_clusters_alone', extract_clusters, **inputs)
         if not node.is_finished_ok:
             return self.exit_codes.ERROR_CARVING_FAILED.format(message=node.exit_message)
         self.out_many(found)

@@ -6,11 +6,13 @@ from typing import Any
 
 from aiida import orm
 from aiida.common import AttributeDict
-from aiida.engine import BaseRestartWorkChain, ProcessHandlerReport, process_handler, while_
+from aiida.engine import BaseRestartWorkChain, Process, ProcessHandlerReport, process_handler, while_
 from aiida.engine.processes.workchains.workchain import WorkChainSpec
 
 from aiida_oodal.calculations.join_md_runs import join_md_runs
 from aiida_oodal.calculations.md import MdCalculation
+
+from .resuming import ResumingWorkChain
 
 _CODES = MdCalculation.exit_codes
 #: Outputs of runs that go on from one another, which :func:`join_md_runs` makes one of.
@@ -19,7 +21,7 @@ _JOINED = ('results', 'series', 'snapshots')
 _MOST_STALLED = 5
 
 
-class MdBaseWorkChain(BaseRestartWorkChain):
+class MdBaseWorkChain(ResumingWorkChain, BaseRestartWorkChain):
     """Run :class:`MdCalculation` to a verdict about the potential, whatever happens to the machine.
 
     Runs that went on from one another come out as one: ``results``, ``series`` and ``snapshots`` count every step once.
@@ -61,6 +63,11 @@ class MdBaseWorkChain(BaseRestartWorkChain):
         self.ctx.reached = 0
         self.ctx.stalled = 0
 
+    def submit(self, process: type[Process], inputs: dict[str, Any] | None = None, **kwargs: Any) -> orm.ProcessNode:
+        """Submit a run, or return the one that this very iteration submitted before its worker was killed."""
+        submitted = self.take_up(kwargs['metadata']['call_link_label'])
+        return submitted[-1] if submitted else super().submit(process, inputs, **kwargs)
+
     def get_outputs(self, node: orm.CalcJobNode) -> dict[str, Any]:
         """Return the outputs of the last run, joined with those of the runs before it."""
         outputs = dict(super().get_outputs(node))
@@ -70,7 +77,7 @@ class MdBaseWorkChain(BaseRestartWorkChain):
         if len(runs) > 1:
             # sorted by name, and there may be more than ten
             parts = {f'run_{number:04d}': _joined_outputs(run) for number, run in enumerate(runs)}
-            outputs |= dict(join_md_runs(**parts, metadata={'call_link_label': 'join_md_runs'}))
+            outputs |= dict(self.run_once('join_md_runs', join_md_runs, **parts)[0])
         return outputs
 
     @process_handler(

@@ -143,14 +143,15 @@ class MdSegmentsWorkChain(ResumingWorkChain):
             return self.exit_codes.ERROR_GRADING_FAILED.format(
                 segment=self.ctx.segment, message=embed.exit_message or embed.process_state.value
             )
-        graded, node = grade_segment.run_get_node(
+        graded, node = self.run_once(
+            f'grade_{self.ctx.segment}',
+            grade_segment,
             results=md.outputs.results,
             series=md.outputs.series,
             snapshots=md.outputs.snapshots,
             settings=self.inputs.md.settings,
             reference=self.inputs.reference,
             level=self.inputs.level,
-            metadata={'call_link_label': f'grade_{self.ctx.segment}'},
             **embed.outputs.latents,
         )
         if not node.is_finished_ok:
@@ -165,7 +166,7 @@ class MdSegmentsWorkChain(ResumingWorkChain):
         """Attach the segments as one run."""
         graded = self.ctx.graded
         last: dict[str, Any] = next(reversed(graded.values()))
-        outputs = last if len(graded) == 1 else dict(join_md_runs(**graded))
+        outputs = last if len(graded) == 1 else dict(self.run_once('join_md_runs', join_md_runs, **graded)[0])
         for name in ('results', 'series', 'snapshots'):
             if name in outputs:
                 self.out(name, outputs[name])

@@ -218,11 +218,12 @@ class ScreenWorkChain(ResumingWorkChain):
             groups = {name: self._latents(ensemble, name) for name in ('reference', 'heldout')}
             groups = {name: latents for name, latents in groups.items() if latents}
             labelled = inputs.get('heldout' if 'heldout' in groups else 'reference')
-            fitted, node = fit_reference.run_get_node(
+            fitted, node = self.run_once(
+                f'fit_{ensemble}',
+                fit_reference,
                 self.inputs.reference,
                 **({} if labelled is None else {'labelled': labelled}),
                 **groups,
-                metadata={'call_link_label': f'fit_{ensemble}'},
             )
             if not node.is_finished_ok:
                 return self.exit_codes.ERROR_SCORING_FAILED.format(
@@ -241,9 +242,7 @@ class ScreenWorkChain(ResumingWorkChain):
                 latents = self._latents(ensemble, name)
                 if not latents:
                     continue
-                scored, node = score.run_get_node(
-                    reference, **latents, metadata={'call_link_label': f'score_{ensemble}_{name}'}
-                )
+                scored, node = self.run_once(f'score_{ensemble}_{name}', score, reference, **latents)
                 if not node.is_finished_ok:
                     return self.exit_codes.ERROR_SCORING_FAILED.format(
                         what=f'scoring {name} against {ensemble}', message=node.exit_message
@@ -256,13 +255,14 @@ class ScreenWorkChain(ResumingWorkChain):
         self.ctx.selected = {}
         ensemble = self.inputs.against.value if 'against' in self.inputs else min(self.ctx.references)
         for target, inputs in self.inputs.targets.items():
-            self.ctx.selected[target], node = select_candidates.run_get_node(
+            self.ctx.selected[target], node = self.run_once(
+                f'select_{target}',
+                select_candidates,
                 inputs['structures'],
                 self.inputs.candidates,
                 self.ctx.scores[target][ensemble],
                 self.ctx.references[ensemble],
                 **self._latents(ensemble, target),
-                metadata={'call_link_label': f'select_{target}'},
             )
             if not node.is_finished_ok:
                 return self.exit_codes.ERROR_SCORING_FAILED.format(

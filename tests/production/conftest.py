@@ -18,12 +18,11 @@ import json, sys
 from aiida import load_profile, orm
 from aiida.common.links import LinkType
 load_profile()
-def was_taken_up(node):
-    stillborn = node.is_excepted and node.base.attributes.get('job_id', None) is None
-    return node.process_state is not None and not (stillborn and not node.base.links.get_outgoing().all())
+def did_something(node):
+    return node.is_finished or node.base.attributes.get('job_id', None) is not None
 def walk(node, path):
     for link in node.base.links.get_outgoing(link_type=(LinkType.CALL_CALC, LinkType.CALL_WORK)).all():
-        if was_taken_up(link.node):
+        if did_something(link.node):
             yield f'{path}/{link.link_label}'
             yield from walk(link.node, f'{path}/{link.link_label}')
 query = orm.QueryBuilder().append(orm.WorkChainNode, filters={'label': 'small: campaign'})
@@ -32,8 +31,10 @@ labelled = []
 for job in campaign.called_descendants:
     if job.process_label == 'LabelCalculation' and 'clusters' in job.inputs:
         labelled += [cluster.uuid for cluster in job.inputs.clusters.values()]
+left = orm.QueryBuilder().append(orm.ProcessNode, project='id').all(flat=True)
+left = [pk for pk in left if not orm.load_node(pk).is_terminated]
 print(json.dumps({'pk': campaign.pk, 'ok': campaign.is_finished_ok, 'message': campaign.exit_message,
-                  'calls': sorted(walk(campaign, '')), 'labelled': labelled}))
+                  'calls': sorted(walk(campaign, '')), 'labelled': labelled, 'left': left}))
 """
 
 
@@ -118,15 +119,13 @@ def home(tmp_path):
 def walk(node, path=''):
     """Yield the path of every call below a node, by the names of the links, as ``ASK`` does in another profile.
 
-    There, a call that was never taken up does not count: whoever made it was killed before it could hand it on, and
-    made another. It has no state or, after `verdi process repair`, has excepted without a job and without outputs.
+    There, a call that did nothing does not count: whoever made it was killed before anybody began it, and made another.
     """
     from aiida.common.links import LinkType
 
     for link in node.base.links.get_outgoing(link_type=(LinkType.CALL_CALC, LinkType.CALL_WORK)).all():
-        if link.node.process_state is not None:
-            yield f'{path}/{link.link_label}'
-            yield from walk(link.node, f'{path}/{link.link_label}')
+        yield f'{path}/{link.link_label}'
+        yield from walk(link.node, f'{path}/{link.link_label}')
 
 
 @pytest.fixture
