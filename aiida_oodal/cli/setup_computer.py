@@ -159,7 +159,7 @@ def render_script(preset: str, settings: ComputerSettings, process: str) -> str:
     from aiida.schedulers.datastructures import JobTemplate, JobTemplateCodeInfo
 
     from aiida_oodal.calculations.engine_code import EXECUTABLE
-    from aiida_oodal.calculations.engine_job import GO_ON, MARK_END
+    from aiida_oodal.calculations.engine_job import EPILOGUE, PROLOGUE
 
     values = render_preset(preset, settings)
     computer = values['computer']
@@ -173,7 +173,7 @@ def render_script(preset: str, settings: ComputerSettings, process: str) -> str:
     job.job_name = f'aiida-{process}'
     job.sched_output_path, job.sched_error_path = '_scheduler-stdout.txt', '_scheduler-stderr.txt'
     job.job_resource = scheduler.create_job_resource(num_machines=1, num_mpiprocs_per_machine=1)
-    job.prepend_text = '\n\n'.join(text for text in (computer['prepend_text'], GO_ON) if text)
+    job.prepend_text = '\n\n'.join(text for text in (computer['prepend_text'], PROLOGUE) if text)
     job.job_environment = {'OMP_NUM_THREADS': '1'}
     for name, value in options.items():
         setattr(job, name, value)
@@ -185,7 +185,7 @@ def render_script(preset: str, settings: ComputerSettings, process: str) -> str:
         stdout_name=calculation.OUTPUT_FILE,
     )
     job.codes_info, job.codes_run_mode = [code], CodeRunMode.SERIAL
-    job.append_text = MARK_END
+    job.append_text = EPILOGUE
     return str(scheduler.get_submit_script(job))
 
 

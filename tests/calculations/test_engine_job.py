@@ -1,4 +1,7 @@
-"""What becomes of a job that left less than it should, and why: real jobs, each ended in another place."""
+"""What becomes of a job that left less than it should, or was sent twice: real jobs, each ended in another place."""
+
+import os
+import subprocess
 
 import pytest
 from aiida.engine import run_get_node
@@ -55,3 +58,28 @@ def test_a_job_that_left_nothing_was_lost_or_says_itself_why(label, prepend_text
     assert node.exit_status == status, node.exit_message
     for word in words:
         assert word in node.exit_message
+
+
+def start(folder, **environment):
+    return subprocess.Popen(['bash', '_aiidasubmit.sh'], cwd=folder, env=os.environ | environment)
+
+
+def test_of_a_job_that_was_submitted_twice_one_does_the_work_and_the_other_waits_for_it(label, tmp_path):
+    folder = tmp_path / 'copy'
+    kept = f'[ -e {folder} ] || {{ cp -r . {folder} && rmdir {folder}/script.begun; }}'
+    work = f'[ $PWD != {folder} ] || {{ echo $$ >> workers; until [ -e go ]; do sleep 0.1; done; }}'
+    assert label(f'{kept}\n{work}').is_finished_ok
+
+    jobs = [start(folder), start(folder)]
+    while not (folder / 'workers').exists():
+        assert all(job.poll() is None for job in jobs)
+    (folder / 'go').touch()
+    assert [job.wait(timeout=120) for job in jobs] == [0, 0]
+    (worker,) = (folder / 'workers').read_text().split()
+    assert int(worker) in [job.pid for job in jobs]
+    assert (folder / 'results.json').exists()
+    # One that begins when the first is done has nothing to do, one that Slurm requeued begins again.
+    assert start(folder).wait(timeout=120) == 0
+    assert (folder / 'workers').read_text().split() == [worker]
+    assert start(folder, SLURM_RESTART_COUNT='1').wait(timeout=120) == 0
+    assert len((folder / 'workers').read_text().split()) == 2
