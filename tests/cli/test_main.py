@@ -1,17 +1,20 @@
-"""Commands on a campaign in a profile that is loaded, and the snippets of the README."""
+"""Commands on a campaign in a profile that is loaded, and the snippets of README and docs."""
 
 import os
 import re
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
+from aiida.orm import load_node
 from click.testing import CliRunner
 
 from aiida_oodal.cli import main
 from aiida_oodal.report import trace_potential
 
-README = (Path(__file__).parents[2] / 'README.md').read_text()
+ROOT = Path(__file__).parents[2]
+README = (ROOT / 'README.md').read_text()
 
 
 def test_help_answers_without_aiida():
@@ -53,29 +56,43 @@ def test_report_prints_its_path(campaign, tmp_path):
     assert (tmp_path / 'page.html').read_text().startswith('<!doctype html>')
 
 
+def run_snippet(page, profile, folder):
+    """Return what the Python of a page prints."""
+    (snippet,) = re.findall(r'```python\n(.*?)```', page, flags=re.DOTALL)
+    (folder / 'snippet.py').write_text(snippet)
+    command = ['verdi', '-p', profile.name, 'run', str(folder / 'snippet.py')]
+    done = subprocess.run(command, env=os.environ, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
 @pytest.mark.slow
 @pytest.mark.daemon
 def test_the_snippet_of_the_readme_runs(campaign, aiida_profile, tmp_path):
-    (snippet,) = re.findall(r'```python\n(.*?)```', README, flags=re.DOTALL)
-    (tmp_path / 'snippet.py').write_text(snippet.replace('aluminium: campaign', campaign.label))
-    done = subprocess.run(
-        ['verdi', '-p', aiida_profile.name, 'run', str(tmp_path / 'snippet.py')],
-        env=os.environ,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    printed = run_snippet(README.replace('aluminium: campaign', campaign.label), aiida_profile, tmp_path)
     chain = trace_potential(campaign.outputs.potential)
-    assert len(done.stdout.strip().splitlines()) == len(chain)
-    assert f'under potential {chain[0].ignorant}' in done.stdout
+    assert len(printed.strip().splitlines()) == len(chain)
+    assert f'under potential {chain[0].ignorant}' in printed
+
+
+@pytest.mark.slow
+@pytest.mark.daemon
+def test_the_snippet_of_the_page_on_md_runs(campaign, aiida_profile, tmp_path):
+    printed = run_snippet((ROOT / 'docs' / 'md.md').read_text(), aiida_profile, tmp_path)
+    run = load_node(int(printed.split()[-1]))
+    end = time.monotonic() + 300
+    while not run.is_terminated:
+        assert time.monotonic() < end, run.process_state
+        time.sleep(0.5)
+    assert run.is_finished_ok, run.exit_message
+    assert run.inputs.md.potential == campaign.outputs.potential
+    assert run.outputs.results['outcome'] in ('COMPLETED', 'UNCERTAIN')
 
 
 def test_the_readme_names_what_there_is():
-    root = Path(__file__).parents[2]
     for target in re.findall(r'make ([a-z-]+)', README):
-        assert re.search(rf'^{target}:', (root / 'Makefile').read_text(), flags=re.MULTILINE), target
+        assert re.search(rf'^{target}:', (ROOT / 'Makefile').read_text(), flags=re.MULTILINE), target
     for path in re.findall(r'`((?:aiida_oodal|examples|tests|benchmarks)/[a-z_/.]*)`', README):
-        assert (root / path).exists(), path
+        assert (ROOT / path).exists(), path
     for command in re.findall(r'aiida-oodal (watch|report|quickstart)', README):
         assert command in main.commands
