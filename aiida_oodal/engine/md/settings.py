@@ -29,6 +29,8 @@ Forces = Literal['native', 'embedded', 'lines']
 _HOTTEST = 1e5
 #: Thinnest cell that is no slip of units [angstrom].
 _THINNEST = 1.0
+#: No two atoms are that close, whatever the elements and the temperature [angstrom].
+_CLOSEST = 0.3
 
 
 def _read_temperature(value: Any) -> Any:
@@ -144,7 +146,8 @@ def check_structure(
 
     :param elements: elements that the potential knows.
     :param cutoff: range of the potential [angstrom]; None where only LAMMPS knows it.
-    :raises OodalError: unknown elements, broken positions or cell, an open direction where none can be, wrong units.
+    :raises OodalError: unknown elements, broken positions or cell, atoms in one place, an open direction where none can
+        be, wrong units.
     """
     check_units(settings, forces)
     if cutoff is not None and not 0.0 < cutoff < math.inf:
@@ -156,6 +159,7 @@ def check_structure(
     if (broken := np.flatnonzero(~np.isfinite(atoms.positions).all(axis=1))).size:
         raise OodalError(f'atom {broken[0]} is at {atoms.positions[broken[0]].tolist()}: positions must be finite')
     _check_cell(settings, atoms)
+    _check_distances(atoms)
 
 
 def _check_cell(settings: MdSettings, atoms: Atoms) -> None:
@@ -173,4 +177,24 @@ def _check_cell(settings: MdSettings, atoms: Atoms) -> None:
     if np.abs(tilts[(~atoms.pbc)[[1, 2, 2]]]).max(initial=0.0) > 1e-8:
         raise OodalError(
             f'the cell leans towards an open direction (periodic: {atoms.pbc.tolist()}); make it orthogonal or periodic'
+        )
+
+
+def _check_distances(atoms: Atoms) -> None:
+    """Refuse atoms in one place: MD would end at its first step."""
+    from scipy.spatial import cKDTree
+
+    inverse = np.linalg.inv(atoms.cell.array)
+    reach = _CLOSEST * np.linalg.norm(inverse, axis=0).max()
+    # In fractional coordinates every cell is a cube; a period of 0 is none.
+    scaled = atoms.get_scaled_positions(wrap=True)
+    pairs = cKDTree(scaled, boxsize=atoms.pbc.astype(float)).query_pairs(reach, p=np.inf, output_type='ndarray')
+    vectors = scaled[pairs[:, 1]] - scaled[pairs[:, 0]]
+    vectors[:, atoms.pbc] -= np.rint(vectors[:, atoms.pbc])
+    distances = np.linalg.norm(vectors @ atoms.cell.array, axis=1)
+    if distances.min(initial=np.inf) < _CLOSEST:
+        i, j = pairs[distances.argmin()]
+        raise OodalError(
+            f'atoms {i} and {j} are {distances.min():.3g} angstrom apart (limit {_CLOSEST:g}): an atom is there '
+            'twice, or the positions are not in angstrom'
         )

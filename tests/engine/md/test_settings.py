@@ -2,10 +2,13 @@ import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import bulk
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from pydantic import ValidationError
 
 from aiida_oodal.engine.errors import OodalError
-from aiida_oodal.engine.md.settings import MdSettings, check_structure
+from aiida_oodal.engine.md.settings import MdSettings, _check_distances, check_structure
 
 
 def test_defaults_are_those_of_the_design():
@@ -120,6 +123,11 @@ def broken_atoms():
             ),
             'leans towards an open',
         ),
+        (
+            NVT,
+            bulk('Al', cubic=True) + Atoms('Cu', [[0, 0, 4.05]]),
+            r'atoms 0 and 4 are \S+ angstrom apart \(limit 0.3\)',
+        ),
         (REAL, bulk('Al', cubic=True), "units = 'real', but embedded forces need 'metal'"),
     ],
 )
@@ -139,6 +147,24 @@ def test_what_cannot_run_is_refused(settings, atoms, message):
 )
 def test_what_can_run_is_not(atoms):
     check_structure(NVT, atoms, ['Al', 'Cu'], 6.0, forces='embedded')
+
+
+@given(
+    first=arrays(float, 3, elements=st.floats(-20, 20)),
+    vector=arrays(float, 3, elements=st.floats(-0.5, 0.5)),
+    image=arrays(int, 3, elements=st.integers(-2, 2)),
+    tilt=st.floats(-4, 4),
+    pbc=arrays(bool, 3),
+)
+def test_atoms_in_one_place_are_refused_through_every_boundary(first, vector, image, tilt, pbc):
+    cell = np.array([[5.0, 0, 0], [tilt, 7, 0], [tilt / 2, -1, 4]])
+    assume(abs(np.linalg.norm(vector) - 0.3) > 1e-6)
+    atoms = Atoms('Al2', positions=[first, first + vector + (image * pbc) @ cell], cell=cell, pbc=pbc)
+    if np.linalg.norm(vector) < 0.3:
+        with pytest.raises(OodalError, match=r'atoms 0 and 1 are \S+ angstrom apart'):
+            _check_distances(atoms)
+    else:
+        _check_distances(atoms)
 
 
 def test_real_units_are_for_pair_styles_given_as_lines():
