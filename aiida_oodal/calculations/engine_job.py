@@ -25,22 +25,10 @@ from aiida_oodal.engine.structures import StructureSet
 from .job_options import check_job_options
 from .scheduler_verdict import find_scheduler_verdict
 from .submission import WaitingForScheduler
+from .submit_script import END_FILE, EPILOGUE, prologue
 
 #: Written by every command that has numbers to report.
 RESULTS_FILE = 'results.json'
-#: Made by the submit script after its program: where it is missing the script was ended before its end.
-END_FILE = 'script.end'
-#: What the submit script does after its program.
-EPILOGUE = f'touch {END_FILE}'
-#: What the submit script does before its program. A `set -e` of the computer's or the user's must not keep it from its
-#: end when the program fails. And AiiDA submits a job twice if it was stopped, or the connection failed, before it knew
-#: the number of the first: then the first does the work, and the second, which AiiDA watches, waits for it.
-PROLOGUE = f"""set +e
-if ! mkdir script.begun 2>/dev/null && [ -d script.begun ] && [ "${{SLURM_RESTART_COUNT:-0}}" = 0 ]; then
-    echo 'This job was submitted twice: waiting until the other one is done.'
-    until [ -e {END_FILE} ]; do sleep 5; done
-    exit 0
-fi"""
 #: The node failed, the job was cancelled, or it was lost without a word: nothing is wrong with the job itself.
 _LOST = (140, 145, 146)
 
@@ -160,7 +148,7 @@ class EngineCalculation(CalcJob):
         calc_info.provenance_exclude_list = list(structures or {})
         calc_info.retrieve_list = [self.options.output_filename, ERROR_FILE, *retrieve]
         calc_info.retrieve_temporary_list = [END_FILE, *(retrieve_temporary or [])]
-        calc_info.prepend_text, calc_info.append_text = PROLOGUE, EPILOGUE
+        calc_info.prepend_text, calc_info.append_text = prologue(self.node.computer.scheduler_type), EPILOGUE
         return calc_info
 
 

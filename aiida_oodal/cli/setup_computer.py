@@ -159,7 +159,7 @@ def render_script(preset: str, settings: ComputerSettings, process: str) -> str:
     from aiida.schedulers.datastructures import JobTemplate, JobTemplateCodeInfo
 
     from aiida_oodal.calculations.engine_code import EXECUTABLE
-    from aiida_oodal.calculations.engine_job import EPILOGUE, PROLOGUE
+    from aiida_oodal.calculations.submit_script import EPILOGUE, prologue
 
     values = render_preset(preset, settings)
     computer = values['computer']
@@ -173,7 +173,7 @@ def render_script(preset: str, settings: ComputerSettings, process: str) -> str:
     job.job_name = f'aiida-{process}'
     job.sched_output_path, job.sched_error_path = '_scheduler-stdout.txt', '_scheduler-stderr.txt'
     job.job_resource = scheduler.create_job_resource(num_machines=1, num_mpiprocs_per_machine=1)
-    job.prepend_text = '\n\n'.join(text for text in (computer['prepend_text'], PROLOGUE) if text)
+    job.prepend_text = '\n\n'.join(text for text in (computer['prepend_text'], prologue(computer['scheduler'])) if text)
     job.job_environment = {'OMP_NUM_THREADS': '1'}
     for name, value in options.items():
         setattr(job, name, value)

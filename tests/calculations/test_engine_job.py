@@ -1,7 +1,7 @@
 """What becomes of a job that left less than it should, or was sent twice: real jobs, each ended in another place."""
 
-import os
 import subprocess
+import time
 
 import pytest
 from aiida.engine import run_get_node
@@ -60,26 +60,57 @@ def test_a_job_that_left_nothing_was_lost_or_says_itself_why(label, prepend_text
         assert word in node.exit_message
 
 
-def start(folder, **environment):
-    return subprocess.Popen(['bash', '_aiidasubmit.sh'], cwd=folder, env=os.environ | environment)
-
-
-def test_of_a_job_that_was_submitted_twice_one_does_the_work_and_the_other_waits_for_it(label, tmp_path):
+@pytest.fixture
+def submitted(label, tmp_path):
+    """Return a function that starts a job in a folder, as often as it is called; it works when there is a file `go`."""
     folder = tmp_path / 'copy'
-    kept = f'[ -e {folder} ] || {{ cp -r . {folder} && rmdir {folder}/script.begun; }}'
+    kept = f'[ -e {folder} ] || {{ cp -r . {folder} && rm -r {folder}/script.begun; }}'
     work = f'[ $PWD != {folder} ] || {{ echo $$ >> workers; until [ -e go ]; do sleep 0.1; done; }}'
     assert label(f'{kept}\n{work}').is_finished_ok
+    jobs = []
 
-    jobs = [start(folder), start(folder)]
-    while not (folder / 'workers').exists():
-        assert all(job.poll() is None for job in jobs)
+    def start():
+        jobs.append(subprocess.Popen(['bash', '_aiidasubmit.sh'], cwd=folder))
+        return jobs[-1]
+
+    yield folder, start
+    for job in jobs:
+        job.kill()
+        job.wait()
+
+
+def wait_for(path):
+    end = time.monotonic() + 120
+    while not (path.exists() and path.read_text()):
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def test_of_a_job_that_was_submitted_twice_one_does_the_work_and_the_other_waits_for_it(submitted):
+    folder, start = submitted
+    jobs = [start(), start()]
+    wait_for(folder / 'workers')
     (folder / 'go').touch()
     assert [job.wait(timeout=120) for job in jobs] == [0, 0]
     (worker,) = (folder / 'workers').read_text().split()
     assert int(worker) in [job.pid for job in jobs]
     assert (folder / 'results.json').exists()
-    # One that begins when the first is done has nothing to do, one that Slurm requeued begins again.
-    assert start(folder).wait(timeout=120) == 0
+    # One that begins when the first is done has nothing to do.
+    assert start().wait(timeout=120) == 0
     assert (folder / 'workers').read_text().split() == [worker]
-    assert start(folder, SLURM_RESTART_COUNT='1').wait(timeout=120) == 0
-    assert len((folder / 'workers').read_text().split()) == 2
+
+
+@pytest.mark.parametrize('owner', ['as it was written', '', '1 Thu Jan  1 00:00:00 1970'])
+def test_nobody_waits_for_a_job_that_was_killed(submitted, owner):
+    """Also one that was killed before it said who it is, and one whose pid another process has after a reboot."""
+    folder, start = submitted
+    first = start()
+    wait_for(folder / 'workers')
+    second = start()
+    first.kill()
+    first.wait()
+    if owner != 'as it was written':
+        (folder / 'script.begun' / 'owner').write_text(owner)
+    assert second.wait(timeout=120) == 0
+    assert not (folder / 'script.end').exists()
+    assert (folder / 'workers').read_text().split() == [str(first.pid)]

@@ -102,6 +102,27 @@ def test_a_job_out_of_memory_says_what_to_change(label_builder, wait_until):
     assert '`max_memory_kb`' in node.exit_message
 
 
+@pytest.mark.parametrize('end', ['it is done', 'it is cancelled'])
+def test_a_job_that_was_submitted_twice_ends_with_the_first(label_builder, wait_until, job_of, slurm, end):
+    """As after a worker that was killed before it knew the number of the first."""
+    work = 'echo "$SLURM_JOB_ID" >> workers; until [ -e go ]; do sleep 0.1; done'
+    node = submit(label_builder(prepend_text=work, custom_scheduler_commands='#SBATCH --hold'))
+    known = wait_until(node.get_job_id, f'{node} waits in the queue')
+    folder = Path(node.get_remote_workdir())
+    first = slurm('sbatch', '--parsable', f'--chdir={folder}', str(folder / '_aiidasubmit.sh')).strip()
+    slurm('scontrol', 'release', first)
+    wait_until((folder / 'workers').exists, 'the first works')
+    slurm('scontrol', 'release', known)
+    job_of(node)
+    if end == 'it is done':
+        (folder / 'go').touch()
+    else:
+        slurm('scancel', first)
+    wait_until(lambda: node.is_terminated, f'{node} ends')
+    assert node.exit_status == (0 if end == 'it is done' else 146), node.exit_message
+    assert (folder / 'workers').read_text().split() == [first]
+
+
 @pytest.mark.parametrize(
     ('options', 'message'),
     [

@@ -1,0 +1,49 @@
+"""What the submit script of every job does before and after its program."""
+
+from __future__ import annotations
+
+#: Made by the script after its program: where it is missing, the script was ended before its end.
+END_FILE = 'script.end'
+EPILOGUE = f'touch {END_FILE}'
+
+#: By scheduler: what prints who this job is, and whether the job `$owner` is gone for certain.
+_IDENTITY = {
+    'core.slurm': (
+        'echo "$SLURM_JOB_ID"',
+        'jobs=$(squeue --noheader --format=%A --user="$(id -un)") && ! echo "$jobs" | grep -qx "$owner"',
+    ),
+    'core.direct': (
+        'echo "$$ $(ps -o lstart= -p $$)"',
+        '! ps -o stat=,lstart= -p "${owner%% *}" 2>/dev/null | grep -v ^Z | grep -qF "${owner#* }"',
+    ),
+}
+
+_WAIT_FOR_TWIN = """
+if mkdir script.begun 2>/dev/null; then
+    {me} > script.begun/owner
+elif [ -d script.begun ] && [ "$(cat script.begun/owner 2>/dev/null)" != "$({me})" ]; then
+    echo 'This job was submitted twice: waiting until the other one is done.'
+    until [ -e {end} ]; do
+        sleep 5
+        owner=$(cat script.begun/owner 2>/dev/null)
+        if {gone}; then sleep 5; break; fi
+    done
+    exit 0
+fi"""
+
+
+def prologue(scheduler: str) -> str:
+    """Return what the script does before its program.
+
+    A `set -e` of the computer's must not keep the script from its end when the program fails.
+
+    AiiDA submits a job again if it was stopped, or the connection failed, before it knew the number of the first. Then
+    the first does the work, and the second, which AiiDA watches, waits until that is done or has been ended; what it
+    left is judged as if it had been alone. One that Slurm requeued is the same job and does its work again.
+
+    :param scheduler: entry point of the computer's scheduler; under another than Slurm and none, jobs do not wait.
+    """
+    if scheduler not in _IDENTITY:
+        return 'set +e'
+    me, gone = _IDENTITY[scheduler]
+    return 'set +e' + _WAIT_FOR_TWIN.format(me=me, gone=gone, end=END_FILE)
