@@ -65,7 +65,9 @@ class MdBaseWorkChain(ResumingWorkChain, BaseRestartWorkChain):
 
     def submit(self, process: type[Process], inputs: dict[str, Any] | None = None, **kwargs: Any) -> orm.ProcessNode:
         """Submit a run, or return the one that this very iteration submitted before its worker was killed."""
-        submitted = self.take_up(kwargs['metadata']['call_link_label'])
+        # A pause after the last iteration begins to count anew.
+        noted = {child.pk for child in self.ctx.get('children', [])}
+        submitted = [child for child in self.take_up(kwargs['metadata']['call_link_label']) if child.pk not in noted]
         return submitted[-1] if submitted else super().submit(process, inputs, **kwargs)
 
     def get_outputs(self, node: orm.CalcJobNode) -> dict[str, Any]:

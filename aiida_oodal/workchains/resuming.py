@@ -15,12 +15,17 @@ from aiida_oodal.calculations.engine_job import was_lost
 
 #: How often one job is sent again after the machine ended it.
 _MAX_LOST = 3
-#: Seconds in which whatever another worker was just writing about a process is in the database.
-_SETTLED = 2.0
+#: Seconds in which whatever another worker was just writing is in the database; SQLite lets it wait for 5 s.
+_SETTLED = 6.0
+#: Status of a child that was ended because no worker had begun it.
+_LEFT_BEHIND = 'ended by its caller: its worker was killed, and no other had begun it'
 
 
 class ResumingWorkChain(WorkChain):
     """Children are known by the label of their call: one label, one child, but for those that the machine ended."""
+
+    #: Whether the children were looked at since a worker took up this process.
+    _looked_back = False
 
     def submit_once(self, call: str, process: type[Process], inputs: AttributeDict) -> orm.ProcessNode:
         """Submit a child, or return the one that this very step submitted before its worker was killed.
@@ -63,31 +68,51 @@ class ResumingWorkChain(WorkChain):
         return call not in self.ctx or (was_lost(self.ctx[call]) and len(lost) <= _MAX_LOST)
 
     def take_up(self, call: str) -> list[orm.ProcessNode]:
-        """Return the children of this call that are being worked on or have finished, the oldest first.
+        """Return the children of this call that are being worked on or have ended, the oldest first.
 
-        A worker that is killed after it stored a child and before it noted that in its own checkpoint leaves one of
-        which nobody knows whether the broker ever heard of it. As long as no worker has begun it, it is ended, so that
-        none ever will, whatever the broker holds; the step that is taken again makes another.
+        Not those that came to nothing: they excepted, or were ended by :meth:`_look_back`.
         """
-        idle = [child for child in self._find_children(call) if _is_idle(child)]
-        for child in idle:
-            _end(child)
-        if idle:
-            # Another worker may have begun one in the same instant, and then its word stands.
-            time.sleep(_SETTLED)
-            left = ', '.join(f'{child.process_label}<{child.pk}>' for child in idle)
-            self.report(f'{call}: a worker was killed and left {left}, which no other had begun')
+        if not self._looked_back:
+            self._look_back()
+            self._looked_back = True
         return [
             child
             for child in self._find_children(call)
-            if child.process_state in (ProcessState.RUNNING, ProcessState.WAITING, ProcessState.FINISHED)
+            if not child.is_excepted and child.process_status != _LEFT_BEHIND
         ]
+
+    def _look_back(self) -> None:
+        """Settle what became of the children that this step had when its worker was killed.
+
+        Of a child that was stored and not yet noted in the checkpoint of its caller nobody knows whether the broker
+        ever heard. As long as no worker has begun it, it is ended, so that none ever will, whatever the broker holds,
+        and the step makes another. What ended, and had no time to be closed, is closed.
+        """
+        left = [child for child in self.node.called if not child.is_sealed and (_is_idle(child) or child.is_terminated)]
+        if not left:
+            return
+        for child in left:
+            if _is_idle(child):
+                _end(child)
+        time.sleep(_SETTLED)
+        for child in left:
+            if child.is_sealed and not child.is_terminated:
+                _end(child)  # a worker began it at the same time, and can do no more
+            elif child.is_terminated and not child.is_sealed:
+                if _is_half_cached(child):
+                    _end(child)
+                else:
+                    child.seal()
+        ended = [f'{child.process_label}<{child.pk}>' for child in left if child.process_status == _LEFT_BEHIND]
+        if ended:
+            self.report(f'a worker was killed and left behind what no other had begun: {", ".join(ended)}')
 
     def _find_children(self, call: str) -> list[orm.ProcessNode]:
         """Return the children with this label of the call link, the oldest first."""
         calls = (LinkType.CALL_CALC, LinkType.CALL_WORK)
-        links = self.node.base.links.get_outgoing(link_type=calls, link_label_filter=call)
-        return sorted(links.all_nodes(), key=lambda child: child.pk)
+        # AiiDA's filter takes `_` for any letter
+        links = self.node.base.links.get_outgoing(link_type=calls, link_label_filter=call).all()
+        return sorted((link.node for link in links if link.link_label == call), key=lambda child: child.pk)
 
 
 def _is_idle(child: orm.ProcessNode) -> bool:
@@ -97,16 +122,24 @@ def _is_idle(child: orm.ProcessNode) -> bool:
     return child.process_state in (None, ProcessState.CREATED)
 
 
+def _is_half_cached(child: orm.ProcessNode) -> bool:
+    """Tell whether a finished process may be the copy of another whose outputs were not all copied yet."""
+    if not (child.is_finished and isinstance(child, orm.CalculationNode)):
+        return False
+    caching = child.base.caching
+    return caching.should_use_cache() and not caching.is_created_from_cache
+
+
 def _end(child: orm.ProcessNode) -> None:
     """End a process that was not begun.
 
     All at once, so that no worker sees a part of it: one that begins it later finds it ended, one that is just
-    beginning it cannot write any more.
+    beginning it cannot write any more. Below the ORM, which would refuse it if that one was faster.
     """
-    child.base.attributes.set_many(
+    child.backend_entity.set_attribute_many(
         {
             child.PROCESS_STATE_KEY: ProcessState.KILLED.value,
-            child.PROCESS_STATUS_KEY: 'ended by its caller: its worker was killed, and no other had begun it',
+            child.PROCESS_STATUS_KEY: _LEFT_BEHIND,
             child.SEALED_KEY: True,
         }
     )

@@ -162,7 +162,7 @@ class ScreenWorkChain(ResumingWorkChain):
             inputs.start, inputs.stop = orm.Int(start), orm.Int(stop)
             key = f'embed_{ensemble}_{name}_{start}'
             again = self.ctx.fruitless.get(key, 0)
-            calls[key] = self.submit_once(f'{key}_{again}' if again else key, LatentsCalculation, inputs)
+            calls[key] = self.submit_once(f'{key}_again{again}' if again else key, LatentsCalculation, inputs)
         return ToContext(**calls)
 
     def inspect_embed(self) -> ExitCode | None:

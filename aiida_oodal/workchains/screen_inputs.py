@@ -23,6 +23,8 @@ def validate_screen(inputs: Any, _: Any) -> str | None:
         return 'give at least one target: targets={"name": {"structures": node}}'
     if both := sorted({'reference', 'heldout'} & set(targets)):
         return f'target {both[0]!r}: that is what a set of an ensemble is called, choose another name'
+    if problem := _check_names(ensembles, targets):
+        return problem
     for name, ensemble in ensembles.items():
         if problem := _check_ensemble(ensemble):
             return f'ensemble {name!r}: {problem}'
@@ -34,6 +36,19 @@ def validate_screen(inputs: Any, _: Any) -> str | None:
     needs_models = [name for name, ensemble in ensembles.items() if 'models' in ensemble]
     if needs_models and 'code' not in inputs.get('embed', {}):
         return f'ensemble {needs_models[0]!r} has models to run: give `embed.code`, the engine (`get_engine_code()`)'
+    return None
+
+
+def _check_names(ensembles: Mapping[str, Any], targets: Mapping[str, Any]) -> str | None:
+    """Refuse names that are the same when they are put together: calls are known by them."""
+    pairs: dict[str, tuple[str, str]] = {}
+    for pair in itertools.product(ensembles, (*targets, 'reference', 'heldout')):
+        if other := pairs.get('_'.join(pair)):
+            return (
+                f'ensemble {other[0]!r} with {other[1]!r} and ensemble {pair[0]!r} with {pair[1]!r} are both called '
+                f'{"_".join(pair)!r}: rename one'
+            )
+        pairs['_'.join(pair)] = pair
     return None
 
 

