@@ -8,10 +8,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from .daemon import BrokerState, find_daemon_processes, look_at_broker
+from .orphans import find_orphans, find_unclosed
 from .paused import find_paused
 
 #: Share of the workers' slots above which new processes will soon have to wait.
 _FULL = 0.9
+#: How many processes a line names.
+_NAMED = 5
 
 
 @dataclass(frozen=True)
@@ -53,8 +56,11 @@ def check_daemon(patience: float = 6.0) -> Iterator[Finding]:
         return
     workers = sum('worker' in words for words in commands.values())
     yield Finding('daemon', workers > 0, f'runs with {workers} workers', again, fixable=True)
-    yield _check_broker(workers, patience, again)
+    broker = _check_broker(workers, patience, again)
+    yield broker
     yield from _check_processes(workers)
+    if broker.ok:
+        yield from _check_orphans(again)
 
 
 def _check_broker(workers: int, patience: float, again: str) -> Finding:
@@ -110,6 +116,18 @@ def _check_processes(workers: int) -> Iterator[Finding]:
         text = f'{node.process_label}<{node.pk}> is paused since {since}: {node.process_status}: {_last_error(node)}'
         cure = f'verdi process report {node.pk}; then verdi process play {node.pk}, or verdi process kill {node.pk}'
         yield Finding('processes', False, text, cure)
+
+
+def _check_orphans(again: str) -> Iterator[Finding]:
+    """Name what nobody will work on, and what ended and was not closed."""
+    for nodes, text in (
+        (find_orphans(), 'have no task, no worker will take them up: whoever submitted them was killed'),
+        (find_unclosed(), 'have ended and were not closed, `verdi archive create` would refuse them'),
+    ):
+        if nodes:
+            names = ', '.join(f'{node.process_label}<{node.pk}>' for node in nodes[:_NAMED])
+            more = f' and {len(nodes) - _NAMED} more' if len(nodes) > _NAMED else ''
+            yield Finding('processes', False, f'{len(nodes)} {text}: {names}{more}', again)
 
 
 def _last_error(node: Any) -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import click
 import psutil
@@ -54,6 +56,23 @@ def look_at_broker() -> BrokerState | None:
         processing=int(status.get('processing_tasks') or 0),
         workers=int(status.get('task_subscribers') or 0),
     )
+
+
+def read_tasks() -> set[int] | None:
+    """Return the processes for which the ZeroMQ broker has a task, in hand or not; None where it is not ZeroMQ.
+
+    From its files, while it runs: AiiDA's own reader (``iterate_tasks``) puts all that are in hand back into the queue.
+    """
+    if look_at_broker() is None:
+        return None
+    layout = _broker_layout()
+    found = set()
+    # A task moves from one to the other and back.
+    for folder in ('pending', 'processing', 'pending'):
+        for path in (layout.storage_path / 'tasks' / folder).glob('*.json'):
+            with suppress(FileNotFoundError):
+                found.add(json.loads(path.read_text())['body'].get('args', {}).get('pid'))
+    return found - {None}
 
 
 def daemon_runs() -> bool:
@@ -130,15 +149,20 @@ def _forget_killed_broker() -> None:
     Source: ``aiida.brokers.zeromq``: a worker takes the address that it finds in ``broker.sockets``, once, and a pid
     that now belongs to another process counts as a running broker.
     """
+    if look_at_broker() is None:
+        return
+    layout = _broker_layout()
+    for path in (layout.sockets_file, layout.pid_file, layout.status_file):
+        path.unlink(missing_ok=True)
+
+
+def _broker_layout() -> Any:
+    """Return where the ZeroMQ broker of the loaded profile keeps its files."""
     from aiida.brokers.zeromq.service import ZeromqBrokerService
     from aiida.manage.configuration import get_config, get_profile
 
-    if look_at_broker() is None:
-        return
     paths = get_config().filepaths(get_profile())['broker_service']
-    layout = ZeromqBrokerService.FilepathLayout(paths['dir'], log_file_path=paths['log'])
-    for path in (layout.sockets_file, layout.pid_file, layout.status_file):
-        path.unlink(missing_ok=True)
+    return ZeromqBrokerService.FilepathLayout(paths['dir'], log_file_path=paths['log'])
 
 
 def run_verdi(*arguments: str) -> str:

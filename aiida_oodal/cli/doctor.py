@@ -10,8 +10,8 @@ import click
 @click.option(
     '--fix',
     is_flag=True,
-    help='Start daemon and broker afresh if they are ill, and resume what was paused because a computer did not answer '
-    'that answers now; no finished work is repeated.',
+    help='Start daemon and broker afresh if they are ill, resume what was paused because a computer did not answer '
+    'that answers now, and give processes that lost their task a new one; no finished work is repeated.',
 )
 @click.option('--workers', type=click.IntRange(1), default=2, show_default=True, help='Daemon workers after --fix.')
 @click.option('-p', '--profile', help='AiiDA profile; the default one if not given.')
@@ -30,6 +30,7 @@ def doctor(label: str | None, fix: bool, workers: int, profile: str | None) -> N
         from .checks import check_installation
         from .checks_daemon import check_daemon
         from .daemon import start_daemon
+        from .orphans import close_ended, revive_orphans
         from .paused import resume_paused
 
         findings = list(check_daemon())
@@ -42,9 +43,11 @@ def doctor(label: str | None, fix: bool, workers: int, profile: str | None) -> N
             get_manager().reset_profile_storage()
             start_daemon(workers, repair=True)
             findings = list(check_daemon(patience=20.0))
-        if fix and (resumed := resume_paused()):
-            click.echo(f'resumed {", ".join(f"{node.process_label}<{node.pk}>" for node in resumed)}')
-            findings = list(check_daemon())
+        if fix and all(finding.ok for finding in findings if finding.fixable):
+            for done, cure in (('resumed', resume_paused), ('gave a task to', revive_orphans), ('closed', close_ended)):
+                if nodes := cure():
+                    click.echo(f'{done} {", ".join(f"{node.process_label}<{node.pk}>" for node in nodes)}')
+                    findings = list(check_daemon())
         broken = 0
         for finding in (*findings, *check_installation(label)):
             click.echo(str(finding))
