@@ -29,7 +29,7 @@ query = orm.QueryBuilder().append(orm.WorkChainNode, filters={'label': 'small: c
 (campaign,) = query.all(flat=True)
 labelled = []
 for job in campaign.called_descendants:
-    if job.process_label == 'LabelCalculation' and 'clusters' in job.inputs:
+    if did_something(job) and job.process_label == 'LabelCalculation' and 'clusters' in job.inputs:
         labelled += [cluster.uuid for cluster in job.inputs.clusters.values()]
 left = orm.QueryBuilder().append(orm.ProcessNode, project='id').all(flat=True)
 left = [pk for pk in left if not orm.load_node(pk).is_terminated]
