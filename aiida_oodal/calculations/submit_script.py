@@ -6,27 +6,33 @@ from __future__ import annotations
 END_FILE = 'script.end'
 EPILOGUE = f'touch {END_FILE}'
 
-#: By scheduler: what prints who this job is, and whether the job `$owner` is gone for certain.
+#: By scheduler: who this job is, and what succeeds if the job `$owner` is gone for certain.
 _IDENTITY = {
     'core.slurm': (
-        'echo "$SLURM_JOB_ID"',
-        'jobs=$(squeue --noheader --format=%A --user="$(id -un)") && ! echo "$jobs" | grep -qx "$owner"',
+        '$SLURM_JOB_ID',
+        """jobs=$(squeue --noheader --format=%A --user="$(id -u)") || return 1
+    case " $(echo $jobs) " in *" $owner "*) return 1 ;; esac""",
     ),
+    # A process is known by its command, too: others come to bear its number.
     'core.direct': (
-        'echo "$$ $(ps -o lstart= -p $$)"',
-        '! ps -o stat=,lstart= -p "${owner%% *}" 2>/dev/null | grep -v ^Z | grep -qF "${owner#* }"',
+        '$$ $(uname -n) $(ps -o args= -p $$)',
+        """rest=${owner#* }
+    [ "${rest%% *}" = "$(uname -n)" ] && [ "$(ps -o args= -p "${owner%% *}" 2>/dev/null)" != "${rest#* }" ]""",
     ),
 }
 
+#: A link is made with what it says, by one job only, on any file system.
 _WAIT_FOR_TWIN = """
-if mkdir script.begun 2>/dev/null; then
-    {me} > script.begun/owner
-elif [ -d script.begun ] && [ "$(cat script.begun/owner 2>/dev/null)" != "$({me})" ]; then
+is_gone() {{
+    {gone}
+}}
+me="{me}"
+if ! ln -s "$me" script.owner 2>/dev/null && [ -L script.owner ] && [ "$(readlink script.owner)" != "$me" ]; then
     echo 'This job was submitted twice: waiting until the other one is done.'
     until [ -e {end} ]; do
         sleep 5
-        owner=$(cat script.begun/owner 2>/dev/null)
-        if {gone}; then sleep 5; break; fi
+        owner=$(readlink script.owner)
+        if [ -n "$owner" ] && is_gone; then sleep 5; break; fi
     done
     exit 0
 fi"""

@@ -28,9 +28,9 @@ def doctor(label: str | None, fix: bool, workers: int, profile: str | None) -> N
         from aiida.manage import get_manager
 
         from .checks import check_installation
-        from .checks_daemon import check_daemon
+        from .checks_daemon import check_daemon, name_processes
         from .daemon import start_daemon
-        from .orphans import close_ended, revive_orphans
+        from .orphans import close_ended, find_begun_without_task, find_other_users, revive_unheard
         from .paused import resume_paused
 
         findings = list(check_daemon())
@@ -38,15 +38,21 @@ def doctor(label: str | None, fix: bool, workers: int, profile: str | None) -> N
             for finding in findings:
                 if not finding.ok:
                     click.echo(str(finding))
+            if (begun := find_begun_without_task()) and (users := find_other_users()):
+                raise click.ClickException(
+                    f'{name_processes(begun)}: no task is there for them. Maybe `{" ".join(users[0].cmdline())}` (PID '
+                    f'{users[0].pid}) runs them itself; a task, which the cure gives to all, would run them twice. End '
+                    'it, or wait for its end, then repeat this.'
+                )
             click.echo(f'starting daemon and broker afresh with {workers} workers')
             # `verdi process repair` ends what it takes for stray connections to PostgreSQL; ours would be one of them.
             get_manager().reset_profile_storage()
             start_daemon(workers, repair=True)
             findings = list(check_daemon(patience=20.0))
         if fix and all(finding.ok for finding in findings if finding.fixable):
-            for done, cure in (('resumed', resume_paused), ('gave a task to', revive_orphans), ('closed', close_ended)):
+            for done, cure in (('resumed', resume_paused), ('gave a task to', revive_unheard), ('closed', close_ended)):
                 if nodes := cure():
-                    click.echo(f'{done} {", ".join(f"{node.process_label}<{node.pk}>" for node in nodes)}')
+                    click.echo(f'{done} {name_processes(nodes)}')
                     findings = list(check_daemon())
         broken = 0
         for finding in (*findings, *check_installation(label)):

@@ -2,87 +2,99 @@
 
 from __future__ import annotations
 
-import time
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
-#: Seconds after which a process that was just submitted or has just ended is in order.
-_SOON = 3.0
-#: Longest that whoever runs a process may take to answer [s].
-_ANSWER = 5.0
-#: What closes a process that ended takes less.
-_CLOSING = timedelta(minutes=1)
+import psutil
+
+#: Age at which a process that was just submitted, or has just ended, is in order.
+_SETTLED = timedelta(minutes=1)
 
 
-def find_orphans() -> list[Any]:
-    """Return the active processes that no worker will take up: there is no task for them, and nobody runs them.
+def find_unheard() -> list[Any]:
+    """Return the processes that were stored and of which the ZeroMQ broker never heard: who submitted them was killed.
 
-    Its submitter was killed before the broker had heard of it, or the broker lost it. Known of the ZeroMQ broker only.
+    What a shell runs by itself (``run``) has no task either, but was begun in the moment in which it was stored.
     """
-    suspects = _without_task()
-    if suspects:
-        time.sleep(_SOON)
-        suspects = {pk: node for pk, node in _without_task().items() if pk in suspects}
-    return [node for pk, node in sorted(suspects.items()) if not _is_run_by_somebody(pk)]
+    return _without_task('created', older_than=_SETTLED)
 
 
-def revive_orphans() -> list[Any]:
-    """Give orphans a task, and return them."""
+def revive_unheard() -> list[Any]:
+    """Give them a task, and return them."""
     from aiida.engine.processes.control import revive_processes
 
-    orphans = find_orphans()
-    if orphans:
-        revive_processes(orphans)
-    return orphans
+    unheard = find_unheard()
+    if unheard:
+        revive_processes(unheard)
+    return unheard
+
+
+def find_begun_without_task() -> list[Any]:
+    """Return the processes that were begun and for which there is no task: a shell runs them, or their task was lost.
+
+    Only their submitter can tell; to a second one that runs them they are lost.
+    """
+    return _without_task('running', 'waiting')
 
 
 def find_unclosed() -> list[Any]:
-    """Return the processes that were killed between their end and its last entry; AiiDA would never export them."""
+    """Return the processes that were killed between their end and its last entry; AiiDA would never export them.
+
+    Not those whose caller is at work: it closes them itself.
+    """
     from aiida.orm import ProcessNode, QueryBuilder
 
     filters = {
         'attributes.process_state': {'in': ['finished', 'excepted', 'killed']},
         'attributes': {'!has_key': 'sealed'},
-        'mtime': {'<': datetime.now(UTC) - _CLOSING},
+        'mtime': {'<': datetime.now(UTC) - _SETTLED},
     }
-    query = QueryBuilder().append(ProcessNode, filters=filters, tag='process')
-    return list(query.order_by({'process': {'id': 'asc'}}).all(flat=True))
+    query = QueryBuilder().append(ProcessNode, filters=filters, tag='process').order_by({'process': {'id': 'asc'}})
+    return [node for node in query.all(flat=True) if node.caller is None or node.caller.is_terminated]
 
 
 def close_ended() -> list[Any]:
     """Close what ended, and return it."""
+    from aiida_oodal.workchains.resuming import close_process
+
     unclosed = find_unclosed()
     for node in unclosed:
-        node.seal()
+        close_process(node)
     return unclosed
 
 
-def _without_task() -> dict[int, Any]:
-    """Return active processes, by pk, of which the broker knows nothing; functions run inside of others."""
-    from aiida.engine.processes.control import get_active_processes
-    from aiida.orm import CalcFunctionNode, WorkFunctionNode
+def find_other_users() -> list[psutil.Process]:
+    """Return the shells, scripts and notebooks on this machine that have loaded this profile."""
+    from aiida.manage.configuration import get_profile
+    from aiida.manage.profile_access import ProfileAccessManager
+
+    from .daemon import find_daemon_processes
+
+    ours = {psutil.Process().pid, *(process.pid for process in find_daemon_processes())}
+    found = []
+    for path in Path(ProfileAccessManager(get_profile())._dirpath_records).glob('*.pid'):
+        # As AiiDA does: the file of a process that was killed may bear the number of another now.
+        with suppress(psutil.Error):
+            process = psutil.Process(int(path.stem))
+            if process.pid not in ours and path.read_text() == str(process.cmdline()):
+                found.append(process)
+    return found
+
+
+def _without_task(*states: str, older_than: timedelta = timedelta(0)) -> list[Any]:
+    """Return processes in these states that the ZeroMQ broker has no task for; functions run inside of others."""
+    from aiida.orm import CalcJobNode, QueryBuilder, WorkChainNode
 
     from .daemon import read_tasks
 
-    active, tasks = get_active_processes(), read_tasks()
+    filters = {'attributes.process_state': {'in': list(states)}, 'mtime': {'<': datetime.now(UTC) - older_than}}
+    found = []
+    for kind in (CalcJobNode, WorkChainNode):
+        found += QueryBuilder().append(kind, filters=filters).all(flat=True)
+    tasks = read_tasks() if found else None
     if tasks is None:
-        return {}
-    return {
-        node.pk: node
-        for node in active
-        if node.pk not in tasks and not isinstance(node, (CalcFunctionNode, WorkFunctionNode))
-    }
-
-
-def _is_run_by_somebody(pk: int) -> bool:
-    """Ask whoever runs a process, a worker or a shell, how it is; an answer that does not come proves nothing."""
-    from aiida.manage import get_manager
-    from plumpy.futures import unwrap_kiwi_future
-
-    try:
-        unwrap_kiwi_future(get_manager().get_process_controller().get_status(pk)).result(timeout=_ANSWER)
-    except TimeoutError:
-        return True
-    except Exception as error:  # the ZeroMQ communicator knows no other class
-        return 'Recipient not found' not in str(error)
-    return True
+        return []
+    # One that ended after it was asked for has no task any more.
+    return [node for node in found if node.pk not in tasks and not node.is_terminated]

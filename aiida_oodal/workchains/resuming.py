@@ -6,7 +6,7 @@ import time
 from typing import Any
 
 from aiida import orm
-from aiida.common import AttributeDict
+from aiida.common import AttributeDict, timezone
 from aiida.common.links import LinkType
 from aiida.engine import Process, ProcessState, WorkChain
 from aiida.engine.processes.functions import ProcessFunctionType
@@ -88,22 +88,22 @@ class ResumingWorkChain(WorkChain):
         ever heard. As long as no worker has begun it, it is ended, so that none ever will, whatever the broker holds,
         and the step makes another. What ended, and had no time to be closed, is closed.
         """
-        left = [child for child in self.node.called if not child.is_sealed and (_is_idle(child) or child.is_terminated)]
-        if not left:
-            return
-        for child in left:
-            if _is_idle(child):
-                _end(child)
-        time.sleep(_SETTLED)
-        for child in left:
+        children = self.node.called
+        doubtful = [child for child in children if not child.is_terminated and (child.is_sealed or _is_idle(child))]
+        for child in doubtful:
+            _end(child)
+        if doubtful:
+            time.sleep(_SETTLED)
+        for child in doubtful:
             if child.is_sealed and not child.is_terminated:
                 _end(child)  # a worker began it at the same time, and can do no more
-            elif child.is_terminated and not child.is_sealed:
-                if _is_half_cached(child):
+        for child in children:
+            if child.is_terminated and not child.is_sealed:
+                if _is_half_copied(child):
                     _end(child)
-                else:
-                    child.seal()
-        ended = [f'{child.process_label}<{child.pk}>' for child in left if child.process_status == _LEFT_BEHIND]
+                elif timezone.delta(child.mtime).total_seconds() > _SETTLED:
+                    child.seal()  # else another worker is about to do it
+        ended = [f'{child.process_label}<{child.pk}>' for child in doubtful if child.process_status == _LEFT_BEHIND]
         if ended:
             self.report(f'a worker was killed and left behind what no other had begun: {", ".join(ended)}')
 
@@ -122,16 +122,28 @@ def _is_idle(child: orm.ProcessNode) -> bool:
     return child.process_state in (None, ProcessState.CREATED)
 
 
-def _is_half_cached(child: orm.ProcessNode) -> bool:
-    """Tell whether a finished process may be the copy of another whose outputs were not all copied yet."""
-    if not (child.is_finished and isinstance(child, orm.CalculationNode)):
+def close_process(process: orm.ProcessNode) -> None:
+    """Close a process that ended and whose worker was killed before it did so."""
+    if _is_half_copied(process):
+        _end(process)
+    else:
+        process.seal()
+
+
+def _is_half_copied(process: orm.ProcessNode) -> bool:
+    """Tell whether a process is a copy from the cache that lacks outputs, as the worker that made it was killed."""
+    if not isinstance(process, orm.CalculationNode) or process.base.caching.is_created_from_cache:
         return False
-    caching = child.base.caching
-    return caching.should_use_cache() and not caching.is_created_from_cache
+
+    def names(node: orm.ProcessNode) -> set[str]:
+        return set(node.base.links.get_outgoing(link_type=LinkType.CREATE).all_link_labels())
+
+    sources = (node for node in process.base.caching.get_all_same_nodes() if node.pk < process.pk)
+    return any(names(source) > names(process) for source in sources)
 
 
 def _end(child: orm.ProcessNode) -> None:
-    """End a process that was not begun.
+    """End a process that was not begun, or not copied to its end.
 
     All at once, so that no worker sees a part of it: one that begins it later finds it ended, one that is just
     beginning it cannot write any more. Below the ORM, which would refuse it if that one was faster.

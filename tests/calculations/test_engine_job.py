@@ -1,5 +1,6 @@
 """What becomes of a job that left less than it should, or was sent twice: real jobs, each ended in another place."""
 
+import os
 import subprocess
 import time
 
@@ -64,7 +65,7 @@ def test_a_job_that_left_nothing_was_lost_or_says_itself_why(label, prepend_text
 def submitted(label, tmp_path):
     """Return a function that starts a job in a folder, as often as it is called; it works when there is a file `go`."""
     folder = tmp_path / 'copy'
-    kept = f'[ -e {folder} ] || {{ cp -r . {folder} && rm -r {folder}/script.begun; }}'
+    kept = f'[ -e {folder} ] || {{ cp -r . {folder} && rm {folder}/script.owner; }}'
     work = f'[ $PWD != {folder} ] || {{ echo $$ >> workers; until [ -e go ]; do sleep 0.1; done; }}'
     assert label(f'{kept}\n{work}').is_finished_ok
     jobs = []
@@ -100,17 +101,31 @@ def test_of_a_job_that_was_submitted_twice_one_does_the_work_and_the_other_waits
     assert (folder / 'workers').read_text().split() == [worker]
 
 
-@pytest.mark.parametrize('owner', ['as it was written', '', '1 Thu Jan  1 00:00:00 1970'])
-def test_nobody_waits_for_a_job_that_was_killed(submitted, owner):
-    """Also one that was killed before it said who it is, and one whose pid another process has after a reboot."""
+@pytest.mark.parametrize('reused', [False, True])
+def test_nobody_waits_for_a_job_that_was_killed(submitted, reused):
+    """Also not for one whose number another process bears since."""
     folder, start = submitted
     first = start()
     wait_for(folder / 'workers')
+    owner = str((folder / 'script.owner').readlink())
+    assert owner == f'{first.pid} {os.uname().nodename} bash _aiidasubmit.sh'
     second = start()
     first.kill()
     first.wait()
-    if owner != 'as it was written':
-        (folder / 'script.begun' / 'owner').write_text(owner)
+    if reused:
+        (folder / 'script.owner').unlink()
+        (folder / 'script.owner').symlink_to(owner.replace(str(first.pid), str(os.getpid()), 1))
     assert second.wait(timeout=120) == 0
     assert not (folder / 'script.end').exists()
     assert (folder / 'workers').read_text().split() == [str(first.pid)]
+
+
+def test_a_job_on_another_machine_is_waited_for(submitted):
+    folder, start = submitted
+    (folder / 'script.owner').symlink_to('1 elsewhere bash _aiidasubmit.sh')
+    job = start()
+    with pytest.raises(subprocess.TimeoutExpired):
+        job.wait(timeout=12)
+    (folder / 'script.end').touch()
+    assert job.wait(timeout=120) == 0
+    assert not (folder / 'workers').exists()

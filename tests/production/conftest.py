@@ -44,7 +44,8 @@ class Home:
     def __init__(self, folder):
         self.folder = folder
         self.environment = {key: value for key, value in os.environ.items() if not key.startswith('AIIDA')}
-        self.environment |= {'AIIDA_PATH': str(folder), 'PATH': f'{BIN}:{os.environ["PATH"]}'}
+        # Login shells of jobs find no profile of the user: killed in the middle of that, they leave locks behind.
+        self.environment |= {'AIIDA_PATH': str(folder), 'HOME': str(folder), 'PATH': f'{BIN}:{os.environ["PATH"]}'}
 
     def run(self, *command, expect=0, timeout=240):
         """Return what a command printed; it must end in time, with the status that is expected."""

@@ -1,64 +1,128 @@
-"""What a kill leaves that no worker will ever look at: the doctor finds it, and `--fix` lets it go on."""
+"""What a kill leaves that no worker will ever look at: the doctor finds it, and knows it from what a shell runs."""
 
 import re
 import sqlite3
+import subprocess
 import sys
 
 import pytest
 
+from .conftest import BIN
+
 pytestmark = [pytest.mark.slow, pytest.mark.daemon]
 
-KILLED_BEFORE_THE_BROKER_HEARS = """
+LABEL = """
 import os, signal
-from aiida import orm
-from aiida.engine import submit
+from aiida import load_profile, orm
+from aiida.engine import run, submit
 from ase.build import bulk
 from plumpy.process_comms import RemoteProcessThreadController
+load_profile()
 from aiida_oodal.calculations.engine_code import get_engine_code
 from aiida_oodal.calculations.label import LabelCalculation
 from aiida_oodal.data import StructureSetData
-RemoteProcessThreadController.continue_process = lambda *args, **kwargs: os.kill(os.getpid(), signal.SIGKILL)
 builder = LabelCalculation.get_builder()
 builder.code = get_engine_code()
 builder.structures = StructureSetData([bulk('Al', cubic=True)])
 builder.reference = {'calculator': 'emt'}
 builder.metadata.computer = orm.load_computer('localhost')
+"""
+KILLED_BEFORE_THE_BROKER_HEARS = """
+RemoteProcessThreadController.continue_process = lambda *args, **kwargs: os.kill(os.getpid(), signal.SIGKILL)
 submit(builder)
 """
+RUN_BY_ITSELF = """
+builder.metadata.options.prepend_text = 'until [ -e {go} ]; do sleep 0.1; done'
+run(builder)
+"""
+CLOSED = "select count(*) from db_dbnode where id = ? and json_extract(attributes, '$.sealed')"
+STATE = "select json_extract(attributes, '$.process_state') from db_dbnode where id = ?"
 
 
-def test_a_process_whose_submitter_was_killed_and_one_that_was_not_closed(home):
+@pytest.fixture
+def installed(home):
     home.run('aiida-oodal', 'setup', 'profile')
     home.run('aiida-oodal', 'setup', 'computer', '--preset', 'local', '--venv', sys.prefix, '--poll-interval', '0.5',
              '--work-dir', str(home.folder / 'run'))  # fmt: skip
     home.run('verdi', 'daemon', 'start', '1')
-    assert 'all is well' in home.run('aiida-oodal', 'doctor')
+    return home
 
-    (home.folder / 'submit.py').write_text(KILLED_BEFORE_THE_BROKER_HEARS)
-    home.run('verdi', 'run', 'submit.py', expect=-9)
-    said = home.run('aiida-oodal', 'doctor', expect=1)
-    (pk,) = re.findall(
-        r'BAD processes  1 have no task, no worker will take them up: .*: LabelCalculation<(\d+)>\n', said
-    )
-    assert 'mend it: aiida-oodal doctor --fix' in said
+
+@pytest.fixture
+def age(installed):
+    """Return a function that makes a process an hour old, and changes its attributes."""
+
+    def change(pk, expression='attributes'):
+        (database,) = installed.folder.glob('.aiida/repository/*/database.sqlite')
+        with sqlite3.connect(database, timeout=30) as connection:
+            before = "strftime('%Y-%m-%d %H:%M:%f', 'now', '-1 hour')"
+            connection.execute(f'update db_dbnode set mtime = {before}, attributes = {expression} where id = ?', (pk,))
+        connection.close()
+
+    return change
+
+
+def newest(home):
+    return home.count("select max(id) from db_dbnode where node_type like 'process.%'")
+
+
+def test_a_process_whose_submitter_was_killed_and_one_that_was_not_closed(installed, age):
+    home = installed
+    (home.folder / 'submit.py').write_text(LABEL + KILLED_BEFORE_THE_BROKER_HEARS)
+    home.run('python', 'submit.py', expect=-9)
+    pk = newest(home)
     name = f'LabelCalculation<{pk}>'
+    # It may still be about to be handed on.
+    assert 'all is well' in home.run('aiida-oodal', 'doctor')
+    age(pk)
+    said = home.run('aiida-oodal', 'doctor', expect=1)
+    assert re.search(rf'BAD processes  1 have no task, no worker will take them up: .*: {name}\n', said), said
+    assert 'mend it: aiida-oodal doctor --fix' in said
     said = home.run('aiida-oodal', 'doctor', '--fix')
     assert f'gave a task to {name}\n' in said
     assert 'all is well' in said
-    closed = "select count(*) from db_dbnode where id = ? and json_extract(attributes, '$.sealed')"
-    home.wait_until(lambda: home.count(closed, pk), 'the job ends')
+    home.wait_until(lambda: home.count(CLOSED, pk), 'the job ends')
     assert home.count("select json_extract(attributes, '$.exit_status') from db_dbnode where id = ?", pk) == 0
 
-    # As if its worker had been killed before the last entry, an hour ago.
-    (database,) = home.folder.glob('.aiida/repository/*/database.sqlite')
-    with sqlite3.connect(database, timeout=30) as connection:
-        connection.execute(
-            "update db_dbnode set attributes = json_remove(attributes, '$.sealed'), "
-            "mtime = strftime('%Y-%m-%d %H:%M:%f', 'now', '-1 hour') where id = ?",
-            (pk,),
-        )
-    connection.close()
+    # As if its worker had been killed before the last entry.
+    age(pk, "json_remove(attributes, '$.sealed')")
     said = home.run('aiida-oodal', 'doctor', expect=1)
     assert f'BAD processes  1 have ended and were not closed, `verdi archive create` would refuse them: {name}' in said
     assert f'closed {name}\n' in home.run('aiida-oodal', 'doctor', '--fix')
-    assert home.count(closed, pk) == 1
+    assert home.count(CLOSED, pk) == 1
+
+
+def test_what_a_shell_runs_is_left_alone_until_that_was_killed(installed, age):
+    home = installed
+    go = home.folder / 'go'
+    (home.folder / 'run.py').write_text(LABEL + RUN_BY_ITSELF.format(go=go))
+    shell = subprocess.Popen([str(BIN / 'python'), 'run.py'], cwd=home.folder, env=home.environment)
+    waits = "select count(*) from db_dbnode where json_extract(attributes, '$.state') = 'withscheduler'"
+    home.wait_until(lambda: home.count(waits), 'its job waits')
+    pk = newest(home)
+    name = f'LabelCalculation<{pk}>'
+    age(pk)
+    assert 'all is well' in home.run('aiida-oodal', 'doctor')
+    assert 'all is well' in home.run('aiida-oodal', 'doctor', '--fix')
+
+    # The daemon is ill: its cure would give a task to what the shell runs.
+    for process in home.processes('daemon'):
+        process.kill()
+    said = home.run('aiida-oodal', 'doctor', '--fix', expect=1)
+    assert re.search(
+        rf'{name}: no task is there for them\. Maybe `\S+ run.py` \(PID {shell.pid}\) runs them itself', said
+    )
+    assert home.count(STATE, pk) == 'waiting'
+
+    shell.kill()
+    shell.wait()
+    home.run('verdi', 'daemon', 'start', '1')
+    said = home.run('aiida-oodal', 'doctor', expect=1)
+    assert f'BAD processes  1 have lost their task, nobody goes on with them: {name}' in said
+    assert 'mend it: verdi daemon stop; verdi process repair; verdi daemon start 1' in said
+    home.run('verdi', 'daemon', 'stop')
+    home.run('verdi', 'process', 'repair')
+    home.run('verdi', 'daemon', 'start', '1')
+    go.touch()
+    home.wait_until(lambda: home.count(CLOSED, pk), 'the job ends')
+    assert home.count(STATE, pk) == 'finished'

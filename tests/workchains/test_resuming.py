@@ -2,6 +2,7 @@
 
 import asyncio
 import importlib.util
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -64,10 +65,11 @@ class Caller:
     def take(self, step):
         """Take a step from the checkpoint on, as another worker does; return what it put into its context."""
         process = self.persister.load_checkpoint(self.process.pid).unbundle()
-        with process._process_scope():
-            taken = getattr(process, step)()
-        process.close()
-        return taken
+        try:
+            with process._process_scope():
+                return getattr(process, step)()
+        finally:
+            process.close()
 
     def children(self):
         return sorted(self.process.node.called, key=lambda child: child.pk)
@@ -173,13 +175,15 @@ def test_what_two_workers_write_at_once_about_a_child_is_settled(md, monkeypatch
         assert (child.process_state, child.is_sealed) == (ProcessState.RUNNING, False)
 
 
-def test_a_child_that_finished_and_was_not_closed_is_closed(md):
+@pytest.mark.parametrize('caching', [False, True])
+def test_a_child_that_finished_and_was_not_closed_is_closed(md, caching):
     caller = Caller(MdBaseWorkChain, md=md)
     caller.take('run_process')
     assert work_on_everything() == []
     (child,) = caller.children()
     child.backend_entity.set_attribute('sealed', False)
-    caller.take('run_process')
+    with enable_caching(identifier='*') if caching else nullcontext():
+        caller.take('run_process')
     assert caller.children() == [child]
     assert child.is_sealed
     assert child.is_finished_ok
@@ -236,19 +240,27 @@ def test_a_function_whose_worker_was_killed_is_ended_and_run_again(carver):
     assert done.is_finished_ok, done.exit_message
 
 
-def test_a_copy_from_the_cache_that_was_not_completed_is_made_again(carver):
+class Killed(BaseException):
+    """What happened to the worker."""
+
+
+def test_a_copy_from_the_cache_that_was_not_completed_is_made_again(carver, monkeypatch):
     other = make_carver()
     other.take('extract')
     (whole,) = other.children()
-    half = orm.CalcFunctionNode()
-    half.process_type = whole.process_type
-    half.base.attributes.set_many({key: value for key, value in whole.base.attributes.all.items() if key != 'sealed'})
-    half.base.links.add_incoming(carver.process.node, LinkType.CALL_CALC, 'extract_clusters')
-    half.store()
-    assert half.is_finished_ok
-    with enable_caching(identifier=half.process_type):
+
+    def killed(*arguments):
+        raise Killed
+
+    with enable_caching(identifier=whole.process_type):
+        with monkeypatch.context() as patch:
+            patch.setattr(orm.Node, '_add_outputs_from_cache', killed)
+            with pytest.raises(Killed):
+                carver.take('extract')
+        (half,) = carver.children()
+        assert half.is_finished_ok
         carver.take('extract')
-    half, again = carver.children()
+    half, copy = carver.children()
     assert half.is_killed
-    assert again.is_finished_ok
-    assert 'carving' in again.outputs
+    assert copy.base.caching.is_created_from_cache
+    assert 'carving' in copy.outputs

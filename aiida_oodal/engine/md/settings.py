@@ -31,6 +31,8 @@ _HOTTEST = 1e5
 _THINNEST = 1.0
 #: No two atoms are that close, whatever the elements and the temperature [angstrom].
 _CLOSEST = 0.3
+#: How many neighbours of how many atoms at a time are looked at.
+_FEW, _BLOCK = 9, 2000
 
 
 def _read_temperature(value: Any) -> Any:
@@ -184,17 +186,25 @@ def _check_distances(atoms: Atoms) -> None:
     """Refuse atoms in one place: MD would end at its first step."""
     from scipy.spatial import cKDTree
 
-    inverse = np.linalg.inv(atoms.cell.array)
-    reach = _CLOSEST * np.linalg.norm(inverse, axis=0).max()
-    # In fractional coordinates every cell is a cube; a period of 0 is none.
+    # Every cell as a box with its widths for edges: no component of a vector is longer there than the vector is.
+    widths = 1.0 / np.linalg.norm(np.linalg.inv(atoms.cell.array), axis=0)
     scaled = atoms.get_scaled_positions(wrap=True)
-    pairs = cKDTree(scaled, boxsize=atoms.pbc.astype(float)).query_pairs(reach, p=np.inf, output_type='ndarray')
-    vectors = scaled[pairs[:, 1]] - scaled[pairs[:, 0]]
-    vectors[:, atoms.pbc] -= np.rint(vectors[:, atoms.pbc])
-    distances = np.linalg.norm(vectors @ atoms.cell.array, axis=1)
-    if distances.min(initial=np.inf) < _CLOSEST:
-        i, j = pairs[distances.argmin()]
-        raise OodalError(
-            f'atoms {i} and {j} are {distances.min():.3g} angstrom apart (limit {_CLOSEST:g}): an atom is there '
-            'twice, or the positions are not in angstrom'
-        )
+    places = scaled * widths
+    places[:, atoms.pbc] %= widths[atoms.pbc]  # rounding may put one on the far face
+    tree = cKDTree(places, boxsize=np.where(atoms.pbc, widths, 0.0))
+    # A few neighbours each, some atoms at a time: in a structure of wrong units all are neighbours of all.
+    for start in range(0, len(atoms), _BLOCK):
+        _, near = tree.query(places[start : start + _BLOCK], k=_FEW, p=np.inf, distance_upper_bound=_CLOSEST)
+        own = np.arange(start, start + len(near))[:, None]
+        rows, columns = np.nonzero((near != own) & (near < len(atoms)))
+        i, j = rows + start, near[rows, columns]
+        vectors = scaled[j] - scaled[i]
+        vectors[:, atoms.pbc] -= np.rint(vectors[:, atoms.pbc])
+        distances = np.linalg.norm(vectors @ atoms.cell.array, axis=1)
+        if distances.min(initial=np.inf) < _CLOSEST:
+            closest = distances.argmin()
+            first, second = sorted((int(i[closest]), int(j[closest])))
+            raise OodalError(
+                f'atoms {first} and {second} are {distances[closest]:.3g} angstrom apart (limit {_CLOSEST:g}): an atom '
+                'is there twice, or the positions are not in angstrom'
+            )

@@ -167,6 +167,18 @@ def test_atoms_in_one_place_are_refused_through_every_boundary(first, vector, im
         _check_distances(atoms)
 
 
+@pytest.mark.parametrize('edge', [4.1, 4.05, 7.3])
+def test_an_atom_on_the_far_face_is_none(edge):
+    last = np.nextafter(1.0, 0.0)
+    _check_distances(Atoms('Al2', scaled_positions=[[last] * 3, [0.5] * 3], cell=[edge] * 3, pbc=True))
+
+
+def test_a_structure_in_other_units_is_refused_though_all_its_atoms_are_near_each_other():
+    positions = np.random.default_rng(0).random((20_000, 3))
+    with pytest.raises(OodalError, match='the positions are not in angstrom'):
+        _check_distances(Atoms(numbers=[13] * len(positions), positions=positions, cell=[40] * 3, pbc=True))
+
+
 def test_real_units_are_for_pair_styles_given_as_lines():
     check_structure(REAL, bulk('Al', cubic=True), ['Al'], 6.0, forces='lines')
 
