@@ -19,6 +19,7 @@ from aiida_oodal.engine.md.ensemble_settings import EnsembleSettings
 from aiida_oodal.engine.md.pair_lines import check_arguments, check_lines, pair_styles
 from aiida_oodal.engine.md.settings import Forces, MdSettings, check_structure
 
+from .ensemble_ports import define_ensemble
 from .lammps_code import check_pair_style, is_engine
 
 #: Ports that say where forces come from; a run has one of them.
@@ -67,24 +68,7 @@ def define_sources(spec: CalcJobProcessSpec) -> None:
         help='An ACE potential, which grades itself: by `pair_style pace/extrapolation` if `code` is LAMMPS with '
         'ML-PACE, by pyace if it is the engine.',
     )
-    spec.input_namespace(
-        'ensemble',
-        required=False,
-        help='An ensemble of MACE models, which grades itself by its disagreement; `code` is the engine.',
-    )
-    spec.input_namespace(
-        'ensemble.models',
-        valid_type=MaceModelData,
-        dynamic=True,
-        required=False,
-        help='The models by label: w1, w2, ...; they differ in their seed only.',
-    )
-    spec.input(
-        'ensemble.reference',
-        valid_type=OodReferenceData,
-        required=False,
-        help='Fitted on latents of the same models; its edge is where gamma is 1.',
-    )
+    define_ensemble(spec, 'An ensemble of MACE models, which grades itself by its disagreement; `code` is the engine.')
     spec.input(
         'ensemble.settings',
         valid_type=orm.Dict,

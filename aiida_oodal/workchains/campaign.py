@@ -19,7 +19,7 @@ from aiida_oodal.data import AcePotentialData, ClusterData, StructureSetData
 from aiida_oodal.queue import QueueStatus, enqueue, find_known, mark
 
 from .campaign_inputs import find_doubts, validate_campaign
-from .explore import ExploreWorkChain
+from .explore import ExploreWorkChain, describe_walker
 from .protocols import load_protocol, merge
 from .resuming import ResumingWorkChain
 
@@ -273,7 +273,7 @@ class CampaignWorkChain(ResumingWorkChain):
         explorers = self._explorers()
         usable = {name: node for name, node in explorers.items() if node.is_finished_ok}
         for name, node in explorers.items():
-            self.report(f'round {self.ctx.round}, walker {name}: {_describe(node)}')
+            self.report(f'round {self.ctx.round}, walker {name}: {describe_walker(node)}')
         if not usable:
             return self._fail('ERROR_ALL_WALKERS_FAILED', next(iter(explorers.values())))
         self.ctx.converged = all(
@@ -392,12 +392,3 @@ class CampaignWorkChain(ResumingWorkChain):
         self._attach()
         message = node.exit_message or f'{node.process_label}<{node.pk}> is {node.process_state.value}.'
         return self.exit_codes[label].format(round=self.ctx.round, message=message, pk=self.node.pk)
-
-
-def _describe(explorer: orm.WorkChainNode) -> str:
-    """Say in one line how a walker ended."""
-    if 'results' not in explorer.outputs:
-        return str(explorer.exit_message or explorer.process_state.value)
-    results = explorer.outputs.results.get_dict()
-    gamma = 'unknown' if results['max_gamma'] is None else f'{results["max_gamma"]:.2f}'
-    return f'{results["outcome"]} at step {results["last_step"]}, largest gamma {gamma}'

@@ -11,9 +11,10 @@ from aiida.engine import ExitCode, ToContext, if_, while_
 from aiida.engine.processes.workchains.workchain import WorkChainSpec
 
 from aiida_oodal.calculations.cut_clusters import cut_clusters
+from aiida_oodal.calculations.ensemble_ports import define_ensemble
 from aiida_oodal.calculations.extract_clusters import extract_clusters, validate_carve_settings
 from aiida_oodal.calculations.latents import LatentsCalculation
-from aiida_oodal.data import AcePotentialData, ClusterData, MaceModelData, OodReferenceData, StructureSetData
+from aiida_oodal.data import AcePotentialData, ClusterData, StructureSetData
 from aiida_oodal.engine.carve.settings import CarveSettings
 from aiida_oodal.engine.errors import OodalError
 from aiida_oodal.engine.ood.calibration import check_level
@@ -60,17 +61,7 @@ class CarveWorkChain(ResumingWorkChain):
             required=False,
             help='Buffer atoms with a larger gamma in the cell are counted, dimensionless.',
         )
-        spec.input_namespace('ensemble', required=False, help='MACE models that look at the cells.')
-        spec.input_namespace(
-            'ensemble.models',
-            valid_type=MaceModelData,
-            dynamic=True,
-            required=False,
-            help='The models by label: w1, w2, ...; they differ in their seed only.',
-        )
-        spec.input(
-            'ensemble.reference', valid_type=OodReferenceData, required=False, help='Fitted on latents of these models.'
-        )
+        define_ensemble(spec, 'MACE models that look at the cells.')
         spec.input(
             'ensemble.level',
             valid_type=orm.Float,

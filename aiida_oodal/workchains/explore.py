@@ -117,6 +117,15 @@ def _driving_ensemble(md: Any) -> dict[str, Any]:
     return {'ensemble': {**own, 'level': orm.Float(settings.level)}}
 
 
+def describe_walker(explorer: orm.WorkChainNode) -> str:
+    """Say in one line how a walker ended."""
+    if 'results' not in explorer.outputs:
+        return str(explorer.exit_message or explorer.process_state.value)
+    results = explorer.outputs.results.get_dict()
+    gamma = 'unknown' if results['max_gamma'] is None else f'{results["max_gamma"]:.2f}'
+    return f'{results["outcome"]} at step {results["last_step"]}, largest gamma {gamma}'
+
+
 def validate_explore(inputs: Any, _: Any) -> str | None:
     """Refuse a walker whose clusters nobody could grade, before MD runs."""
     md = inputs.get('md', {})
