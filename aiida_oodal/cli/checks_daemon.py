@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .daemon import BrokerState, find_daemon_processes, look_at_broker
-from .orphans import find_begun_without_task, find_other_users, find_unclosed, find_unheard
+from .orphans import find_orphans, find_unclosed
 from .paused import find_paused
 
 #: Share of the workers' slots above which new processes will soon have to wait.
@@ -60,7 +60,7 @@ def check_daemon(patience: float = 6.0) -> Iterator[Finding]:
     yield broker
     yield from _check_processes(workers)
     if broker.ok:
-        yield from _check_orphans(workers, again)
+        yield from _check_orphans(again)
 
 
 def _check_broker(workers: int, patience: float, again: str) -> Finding:
@@ -118,21 +118,14 @@ def _check_processes(workers: int) -> Iterator[Finding]:
         yield Finding('processes', False, text, cure)
 
 
-def _check_orphans(workers: int, again: str) -> Iterator[Finding]:
+def _check_orphans(again: str) -> Iterator[Finding]:
     """Name what nobody will work on, and what ended and was not closed."""
-    repair = f'verdi daemon stop; verdi process repair; verdi daemon start {workers}'
-    for nodes, text, cure in (
-        (find_unheard(), 'have no task, no worker will take them up: whoever submitted them was killed', again),
-        # Somebody who has the profile loaded may run them.
-        (
-            [] if find_other_users() else find_begun_without_task(),
-            'have lost their task, nobody goes on with them',
-            repair,
-        ),
-        (find_unclosed(), 'have ended and were not closed, `verdi archive create` would refuse them', again),
+    for nodes, text in (
+        (find_orphans(), 'have no task, nobody goes on with them: whoever submitted or ran them was killed'),
+        (find_unclosed(), 'have ended and were not closed, `verdi archive create` would refuse them'),
     ):
         if nodes:
-            yield Finding('processes', False, f'{len(nodes)} {text}: {name_processes(nodes)}', cure)
+            yield Finding('processes', False, f'{len(nodes)} {text}: {name_processes(nodes)}', again)
 
 
 def name_processes(nodes: list[Any]) -> str:

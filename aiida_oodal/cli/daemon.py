@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import uuid
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,6 +98,7 @@ def start_daemon(workers: int, *, repair: bool) -> None:
     if repair:
         _end_daemon()
         _forget_killed_broker()
+        _replace_lost_tasks()
         run_verdi('process', 'repair', '--force')
     else:
         stop_daemon()
@@ -154,6 +156,30 @@ def _forget_killed_broker() -> None:
     layout = _broker_layout()
     for path in (layout.sockets_file, layout.pid_file, layout.status_file):
         path.unlink(missing_ok=True)
+
+
+def _replace_lost_tasks() -> None:
+    """Give every active process a task that has none; the daemon must not run.
+
+    `verdi process repair` does so, too, but its tasks end when a worker has read them: were that one killed, the
+    process would be lost again, and this time nobody would notice.
+    """
+    from aiida.brokers.zeromq.queue import PersistentQueue
+    from aiida.engine.processes.control import get_active_processes
+    from aiida.manage import get_manager
+    from aiida.storage.psql_dos.backend import PsqlDosBackend
+    from plumpy.process_comms import create_continue_body
+
+    tasks = read_tasks()
+    if tasks is None:
+        return
+    queue = PersistentQueue(_broker_layout().storage_path / 'tasks')
+    for pk in get_active_processes(project='id'):
+        if pk not in tasks:
+            queue.push(uuid.uuid4().hex, {'body': create_continue_body(pid=pk, nowait=False), 'no_reply': True})
+    # `verdi process repair` ends what it takes for stray connections to PostgreSQL; ours would be one of them.
+    if type(get_manager().get_profile_storage()) is PsqlDosBackend:
+        get_manager().reset_profile_storage()
 
 
 def _broker_layout() -> Any:

@@ -30,7 +30,7 @@ def doctor(label: str | None, fix: bool, workers: int, profile: str | None) -> N
         from .checks import check_installation
         from .checks_daemon import check_daemon, name_processes
         from .daemon import start_daemon
-        from .orphans import close_ended, find_begun_without_task, find_other_users, revive_unheard
+        from .orphans import close_ended, find_begun_without_task, find_other_users, revive_orphans
         from .paused import resume_paused
 
         findings = list(check_daemon())
@@ -50,7 +50,7 @@ def doctor(label: str | None, fix: bool, workers: int, profile: str | None) -> N
             start_daemon(workers, repair=True)
             findings = list(check_daemon(patience=20.0))
         if fix and all(finding.ok for finding in findings if finding.fixable):
-            for done, cure in (('resumed', resume_paused), ('gave a task to', revive_unheard), ('closed', close_ended)):
+            for done, cure in (('resumed', resume_paused), ('gave a task to', revive_orphans), ('closed', close_ended)):
                 if nodes := cure():
                     click.echo(f'{done} {name_processes(nodes)}')
                     findings = list(check_daemon())

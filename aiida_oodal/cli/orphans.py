@@ -11,31 +11,34 @@ import psutil
 
 #: Age at which a process that was just submitted, or has just ended, is in order.
 _SETTLED = timedelta(minutes=1)
+#: Longest that a worker may take to answer [s].
+_ANSWER = 5.0
 
 
-def find_unheard() -> list[Any]:
-    """Return the processes that were stored and of which the ZeroMQ broker never heard: who submitted them was killed.
+def find_orphans() -> list[Any]:
+    """Return the active processes that nobody will go on with; known of the ZeroMQ broker only.
 
-    What a shell runs by itself (``run``) has no task either, but was begun in the moment in which it was stored.
+    Those that were stored and never begun: their submitter was killed before the broker had heard of them. And those
+    that were begun, if nobody has them in hand and no shell is there that could run them by itself (``run``).
     """
-    return _without_task('created', older_than=_SETTLED)
+    never_begun = _without_task('created', older_than=_SETTLED)
+    begun = [] if find_other_users() else find_begun_without_task()
+    return [*never_begun, *(node for node in begun if not _is_in_hand(node.pk))]
 
 
-def revive_unheard() -> list[Any]:
-    """Give them a task, and return them."""
+def revive_orphans() -> list[Any]:
+    """Give orphans a task, and return them."""
     from aiida.engine.processes.control import revive_processes
 
-    unheard = find_unheard()
-    if unheard:
-        revive_processes(unheard)
-    return unheard
+    orphans = find_orphans()
+    if orphans:
+        # A task that ends when the process does: one that a worker does not wait for would be gone with the worker.
+        revive_processes(orphans, wait=True)
+    return orphans
 
 
 def find_begun_without_task() -> list[Any]:
-    """Return the processes that were begun and for which there is no task: a shell runs them, or their task was lost.
-
-    Only their submitter can tell; to a second one that runs them they are lost.
-    """
+    """Return the processes that were begun and for which there is no task: a shell runs them, or it was lost."""
     return _without_task('running', 'waiting')
 
 
@@ -98,3 +101,17 @@ def _without_task(*states: str, older_than: timedelta = timedelta(0)) -> list[An
         return []
     # One that ended after it was asked for has no task any more.
     return [node for node in found if node.pk not in tasks and not node.is_terminated]
+
+
+def _is_in_hand(pk: int) -> bool:
+    """Ask the worker that has a process how it is; an answer that does not come proves nothing."""
+    from aiida.manage import get_manager
+    from plumpy.futures import unwrap_kiwi_future
+
+    try:
+        unwrap_kiwi_future(get_manager().get_process_controller().get_status(pk)).result(timeout=_ANSWER)
+    except TimeoutError:
+        return True
+    except Exception as error:  # the ZeroMQ communicator knows no other class
+        return 'Recipient not found' not in str(error)
+    return True

@@ -76,7 +76,7 @@ def test_a_process_whose_submitter_was_killed_and_one_that_was_not_closed(instal
     assert 'all is well' in home.run('aiida-oodal', 'doctor')
     age(pk)
     said = home.run('aiida-oodal', 'doctor', expect=1)
-    assert re.search(rf'BAD processes  1 have no task, no worker will take them up: .*: {name}\n', said), said
+    assert re.search(rf'BAD processes  1 have no task, nobody goes on with them: .*: {name}\n', said), said
     assert 'mend it: aiida-oodal doctor --fix' in said
     said = home.run('aiida-oodal', 'doctor', '--fix')
     assert f'gave a task to {name}\n' in said
@@ -92,37 +92,65 @@ def test_a_process_whose_submitter_was_killed_and_one_that_was_not_closed(instal
     assert home.count(CLOSED, pk) == 1
 
 
-def test_what_a_shell_runs_is_left_alone_until_that_was_killed(installed, age):
+@pytest.fixture
+def run_by_a_shell(installed):
+    """Return a function that lets a shell run a process until a file is there, and returns both and the file."""
+
+    def start():
+        home = installed
+        go = home.folder / f'go-{newest(home)}'
+        (home.folder / 'run.py').write_text(LABEL + RUN_BY_ITSELF.format(go=go))
+        waiting = (
+            "select count(*) from db_dbnode where id > ? and json_extract(attributes, '$.state') = 'withscheduler'"
+        )
+        known = newest(home) or 0
+        shell = subprocess.Popen([str(BIN / 'python'), 'run.py'], cwd=home.folder, env=home.environment)
+        home.wait_until(lambda: home.count(waiting, known), 'its job waits')
+        return newest(home), shell, go
+
+    return start
+
+
+def test_what_a_shell_runs_is_left_alone_until_that_was_killed(installed, age, run_by_a_shell):
     home = installed
-    go = home.folder / 'go'
-    (home.folder / 'run.py').write_text(LABEL + RUN_BY_ITSELF.format(go=go))
-    shell = subprocess.Popen([str(BIN / 'python'), 'run.py'], cwd=home.folder, env=home.environment)
-    waits = "select count(*) from db_dbnode where json_extract(attributes, '$.state') = 'withscheduler'"
-    home.wait_until(lambda: home.count(waits), 'its job waits')
-    pk = newest(home)
-    name = f'LabelCalculation<{pk}>'
+    pk, shell, go = run_by_a_shell()
     age(pk)
     assert 'all is well' in home.run('aiida-oodal', 'doctor')
     assert 'all is well' in home.run('aiida-oodal', 'doctor', '--fix')
+    shell.kill()
+    shell.wait()
+    said = home.run('aiida-oodal', 'doctor', expect=1)
+    name = f'LabelCalculation<{pk}>'
+    assert (
+        f'BAD processes  1 have no task, nobody goes on with them: whoever submitted or ran them was killed: {name}'
+        in said
+    )
+    assert f'gave a task to {name}\n' in home.run('aiida-oodal', 'doctor', '--fix')
+    # It is in order now, also if its worker is killed.
+    assert 'all is well' in home.run('aiida-oodal', 'doctor')
+    for process in home.processes('daemon', 'worker'):
+        process.kill()
+    go.touch()
+    home.wait_until(lambda: home.count(CLOSED, pk), 'the job ends')
+    assert home.count(STATE, pk) == 'finished'
 
-    # The daemon is ill: its cure would give a task to what the shell runs.
+
+def test_a_daemon_is_not_repaired_while_a_shell_runs_what_the_cure_would_run_again(installed, run_by_a_shell):
+    home = installed
+    pk, shell, go = run_by_a_shell()
     for process in home.processes('daemon'):
         process.kill()
     said = home.run('aiida-oodal', 'doctor', '--fix', expect=1)
     assert re.search(
-        rf'{name}: no task is there for them\. Maybe `\S+ run.py` \(PID {shell.pid}\) runs them itself', said
-    )
+        rf'LabelCalculation<{pk}>: no task is there for them\. Maybe `\S+ run.py` \(PID {shell.pid}\) runs them', said
+    ), said
     assert home.count(STATE, pk) == 'waiting'
-
     shell.kill()
     shell.wait()
-    home.run('verdi', 'daemon', 'start', '1')
-    said = home.run('aiida-oodal', 'doctor', expect=1)
-    assert f'BAD processes  1 have lost their task, nobody goes on with them: {name}' in said
-    assert 'mend it: verdi daemon stop; verdi process repair; verdi daemon start 1' in said
-    home.run('verdi', 'daemon', 'stop')
-    home.run('verdi', 'process', 'repair')
-    home.run('verdi', 'daemon', 'start', '1')
+    assert 'all is well' in home.run('aiida-oodal', 'doctor', '--fix')
+    # It is in order now, also if its worker is killed.
+    for process in home.processes('daemon', 'worker'):
+        process.kill()
     go.touch()
     home.wait_until(lambda: home.count(CLOSED, pk), 'the job ends')
     assert home.count(STATE, pk) == 'finished'

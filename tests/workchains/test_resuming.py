@@ -33,11 +33,9 @@ def _alone(monkeypatch):
     """Nobody else writes here, so that nothing has to settle; and nothing is left for the next test to work on."""
     monkeypatch.setattr('aiida_oodal.workchains.resuming._SETTLED', 0.0)
     yield
-    loop = get_manager().get_runner().loop
-    tasks = asyncio.all_tasks(loop)
-    for task in tasks:
+    for task in asyncio.all_tasks(get_manager().get_runner().loop):
         task.cancel()
-    loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+    work_on_everything()
 
 
 @pytest.fixture
@@ -79,11 +77,11 @@ def work_on_everything():
     """Let every process of this runner come to its end; return the errors of those that could not."""
     loop = get_manager().get_runner().loop
     tasks = asyncio.all_tasks(loop)
-    return [
-        error
-        for error in loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
-        if isinstance(error, Exception)
-    ]
+
+    async def work():
+        return await asyncio.gather(*tasks, return_exceptions=True)
+
+    return [error for error in loop.run_until_complete(work()) if isinstance(error, Exception)]
 
 
 def test_a_run_that_was_stored_but_perhaps_not_handed_on_is_ended_and_replaced(md):
