@@ -6,9 +6,10 @@ The names of the files in a run folder are constants of this module; one folder 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from io import StringIO
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from ase import Atoms
@@ -17,6 +18,9 @@ from numpy.typing import NDArray
 
 from aiida_oodal.engine.errors import OodalError
 from aiida_oodal.engine.md.settings import Forces, MdSettings, check_units
+
+if TYPE_CHECKING:
+    from jinja2 import Template
 
 __all__ = ['lammps_rotation', 'render_input', 'turn_back', 'write_structure']
 
@@ -36,6 +40,21 @@ PERIODIC_RESTARTS = ('periodic.restart.1', 'periodic.restart.2')
 EXIT_HALT = 3
 
 _TEMPLATES = Path(__file__).resolve().parents[2] / 'templates' / 'lammps'
+
+
+@cache
+def _template() -> Template:
+    """Return the template, compiled once: a daemon renders hundreds of scripts."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(_TEMPLATES),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    return environment.get_template('md.in.j2')
 
 
 def render_input(
@@ -67,8 +86,6 @@ def render_input(
     :param run_to: step at which this run ends, before ``settings.steps`` if it is a segment of a longer one.
     :raises OodalError: what these forces cannot do.
     """
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
     check_units(settings, forces)
     if bool(lines) != (forces == 'lines'):
         raise OodalError(
@@ -77,15 +94,8 @@ def render_input(
     if run_to is not None and not 0 < run_to <= settings.steps:
         raise OodalError(f'run_to = {run_to} must lie in 1 ... steps = {settings.steps}')
     periodic = [bool(direction) for direction in pbc]
-    environment = Environment(
-        loader=FileSystemLoader(_TEMPLATES),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
     new_velocities = not restart and (settings.initial_temperature is not None or not has_velocities)
-    return environment.get_template('md.in.j2').render(
+    return _template().render(
         _motion(settings),
         title=' '.join(title.split()),
         forces=forces,
