@@ -13,6 +13,7 @@ from aiida.engine import CalcJobProcessSpec
 from ase.data import chemical_symbols
 
 from aiida_oodal.data import AcePotentialData, MaceModelData, OodReferenceData, get_structures
+from aiida_oodal.data.arrays import read_arrays
 from aiida_oodal.engine.errors import OodalError
 from aiida_oodal.engine.md.build import NATIVE_STYLE
 from aiida_oodal.engine.md.ensemble_settings import EnsembleSettings
@@ -55,7 +56,7 @@ class ForceSource:
         """Write what is not a file of a node already, and return the names."""
         if self.reference is None:
             return []
-        np.savez(folder / REFERENCE_FILE, allow_pickle=False, **self.reference.arrays)
+        np.savez(folder / REFERENCE_FILE, allow_pickle=False, **read_arrays(self.reference))
         return [REFERENCE_FILE]
 
 

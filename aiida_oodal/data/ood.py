@@ -11,6 +11,8 @@ from aiida.orm.pydantic import OrmMetadataField
 from aiida_oodal.engine.ood.reference import OodReference
 from aiida_oodal.engine.ood.scores import OodScores
 
+from .arrays import read_arrays
+
 
 class OodReferenceData(ArrayData):
     """Whitening, alignment, densities and thresholds of one ensemble on one reference set; usable on later sets.
@@ -52,7 +54,7 @@ class OodReferenceData(ArrayData):
 
     def get_reference(self) -> OodReference:
         """Return what was fitted."""
-        return OodReference.from_arrays(self.arrays)
+        return OodReference.from_arrays(read_arrays(self))
 
 
 class OodScoresData(ArrayData):
@@ -86,4 +88,4 @@ class OodScoresData(ArrayData):
 
     def get_scores(self) -> OodScores:
         """Return the scores."""
-        return OodScores.from_arrays(self.arrays)
+        return OodScores.from_arrays(read_arrays(self))

@@ -15,6 +15,8 @@ from aiida_oodal.engine.errors import OodalError
 from aiida_oodal.engine.ood.stream import Failure, StructureStream
 from aiida_oodal.engine.structures import StructureSet
 
+from .arrays import read_arrays
+
 
 class StructureSetData(ArrayData):
     """Structures as flat arrays with offsets, a ``.npy`` each: a :class:`~aiida_oodal.engine.structures.StructureSet`.
@@ -89,7 +91,7 @@ class StructureSetData(ArrayData):
 
     def get_set(self) -> StructureSet:
         """Return the structures as flat arrays."""
-        return StructureSet.from_arrays(self.arrays)
+        return StructureSet.from_arrays(read_arrays(self))
 
     def get_atoms(self, index: int) -> Atoms:
         """Return structure ``index`` with all its arrays and values."""

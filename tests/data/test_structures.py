@@ -1,11 +1,13 @@
 import numpy as np
 import pytest
 from aiida import orm
+from aiida.manage import get_manager
 from ase.build import bulk
 from ase.calculators.emt import EMT
 from ase.io import write
 
 from aiida_oodal.data import StructureSetData, get_structures
+from aiida_oodal.data.arrays import read_arrays
 
 
 def make_snapshots():
@@ -58,3 +60,24 @@ def test_labels_in_a_file_become_reference_labels(tmp_path):
 def test_structure_data_is_a_set_of_one():
     node = orm.StructureData(ase=bulk('Al', cubic=True))
     assert get_structures(node)[0] == bulk('Al', cubic=True)
+
+
+@pytest.mark.parametrize('packed', [False, True])
+def test_arrays_read_at_once_are_those_read_one_by_one(packed):
+    twins = {'left': np.arange(3.0), 'right': np.arange(3.0), 'other': np.full((200, 3), packed), 'no': np.zeros(0)}
+    node = orm.ArrayData(twins).store()
+    if packed:
+        get_manager().get_profile_storage().maintain(full=False)
+    loaded = orm.load_node(node.pk)
+    arrays = read_arrays(loaded)
+    assert list(arrays) == loaded.get_arraynames()
+    for name, expected in twins.items():
+        np.testing.assert_array_equal(arrays[name], expected)
+        assert arrays[name].dtype == expected.dtype
+    # They are one object in the repository, and must not become one array.
+    arrays['left'][0] = 5.0
+    assert arrays['right'][0] == 0.0
+
+
+def test_arrays_of_a_node_that_is_not_stored_can_be_read():
+    np.testing.assert_array_equal(read_arrays(orm.ArrayData({'a': np.arange(3)}))['a'], [0, 1, 2])
