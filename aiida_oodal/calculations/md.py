@@ -72,8 +72,9 @@ class MdCalculation(EngineCalculation):
             'restart_file',
             valid_type=orm.Str,
             serializer=orm.to_aiida_type,
-            default=lambda: orm.Str(FINAL_RESTART),
-            help='Name of the restart file in `parent_folder`, as `restart_file` of the results of that run.',
+            required=False,
+            help='Name of the restart file in `parent_folder`, as `restart_file` of the results of that run; if it is '
+            f'not given, `{FINAL_RESTART}`, which a run leaves at its end.',
         )
         spec.input(
             'run_to',
@@ -85,7 +86,10 @@ class MdCalculation(EngineCalculation):
         spec.inputs['metadata']['options']['parser_name'].default = 'oodal.md'
         previous = spec.inputs.validator
         spec.inputs.validator = lambda inputs, ports: (
-            previous(inputs, ports) or _validate_run_to(inputs) or validate_source(inputs, ports)
+            previous(inputs, ports)
+            or _validate_restart_file(inputs)
+            or _validate_run_to(inputs)
+            or validate_source(inputs, ports)
         )
 
         spec.output('results', valid_type=orm.Dict, help='The verdict: outcome, last step, largest gamma, message.')
@@ -145,7 +149,8 @@ class MdCalculation(EngineCalculation):
         calc_info.provenance_exclude_list += [self.STRUCTURE_FILE, *source.write_files(Path(folder.abspath))]
         if restart:
             parent = self.inputs.parent_folder
-            file = f'{parent.get_remote_path()}/{self.inputs.restart_file.value}'
+            name = self.inputs.restart_file.value if 'restart_file' in self.inputs else FINAL_RESTART
+            file = f'{parent.get_remote_path()}/{name}'
             calc_info.remote_copy_list = [(parent.computer.uuid, file, self.INITIAL_RESTART_FILE)]
         return calc_info
 
@@ -251,6 +256,13 @@ def _plain(value: Any) -> Any:
 
 def _validate_settings(node: orm.Dict, _: Any) -> str | None:
     return MdSettings.check(node.get_dict())
+
+
+def _validate_restart_file(inputs: Any) -> str | None:
+    """Refuse the name of a file without the folder that it lies in."""
+    if 'restart_file' not in inputs or 'parent_folder' in inputs:
+        return None
+    return f'restart_file = {inputs["restart_file"].value!r} needs parent_folder, the remote folder of the earlier run'
 
 
 def _validate_run_to(inputs: Any) -> str | None:

@@ -86,14 +86,17 @@ def test_the_input_files_are_recorded_and_the_structure_is_not_kept_twice(md_inp
     [
         ({'settings': Dict}, 'MD settings: temperature is missing'),
         ({'structure': 'Cu'}, 'the structure has Cu, .*Al'),
+        ({'restart_file': 'restart.1'}, "restart_file = 'restart.1' needs parent_folder"),
     ],
 )
 def test_what_cannot_run_is_refused_at_submission(md_inputs, changes, message):
     inputs = md_inputs()
     if 'settings' in changes:
         inputs['settings'] = Dict({})
-    else:
+    elif 'structure' in changes:
         inputs['structure'] = StructureData(ase=bulk('Cu', cubic=True))
+    else:
+        inputs.update(changes)
     with pytest.raises(ValueError, match=message):
         run_get_node(MdCalculation, **inputs)
 
