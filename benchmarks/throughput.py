@@ -4,7 +4,8 @@
     python benchmarks/throughput.py --jobs 100 --storage postgresql
 
 Needs the Slurm of ``tests/slurm/slurm_up.sh`` (or ``--preset local``) and, for PostgreSQL, its server programs.
-Everything is made in a temporary folder and removed. A few jobs before each series let workers import what they need.
+Everything is made in a temporary folder and removed. A few jobs of each kind come first and let workers import what
+they need; then series of both kinds take turns, as the speed of a machine that others use changes within minutes.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +31,11 @@ BIN = Path(sys.executable).parent
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--jobs', type=int, default=10)
+    parser.add_argument('--rounds', type=int, default=4, help='Series of each kind that the jobs are split into.')
     parser.add_argument('--workers', type=int, default=2)
     parser.add_argument('--storage', choices=('sqlite', 'postgresql'), default='sqlite')
     parser.add_argument('--preset', default='a100-slurm')
-    parser.add_argument('--timeout', type=float, default=3600.0, help='Seconds for each of the two series.')
+    parser.add_argument('--timeout', type=float, default=3600.0, help='Seconds for each series.')
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix='oodal-throughput-') as folder, database(arguments.storage) as address:
         os.environ['AIIDA_PATH'] = folder
@@ -88,13 +91,55 @@ def measure_all(arguments: argparse.Namespace) -> None:
     print(f'{arguments.jobs} jobs of each kind, {arguments.storage}, {arguments.workers} workers, {arguments.preset}')
     columns = ('submitted/s', 'jobs/s', 'daemon CPU s/job', 'submit CPU s/job', 'database kB/job', 'repository kB/job')
     print(' ' * 20 + ''.join(f'{name:>19}' for name in columns))
-    costs = {}
-    for name, make in (('core.arithmetic.add', make_add()), ('oodal.md', make_md())):
+    kinds = {'core.arithmetic.add': make_add(), 'oodal.md': make_md()}
+    for make in kinds.values():
         measure(make, 3 * arguments.workers, arguments.timeout)
-        values = measure(make, arguments.jobs, arguments.timeout)
-        costs[name] = values[2] + values[3]
-        print(f'{name:20}' + ''.join(f'{value:19.3g}' for value in values), flush=True)
-    print(f'CPU of oodal.md / core.arithmetic.add: {costs["oodal.md"] / costs["core.arithmetic.add"]:.2f} (at most 2)')
+    series: dict[str, list[Series]] = {name: [] for name in kinds}
+    for count in split(arguments.jobs, arguments.rounds):
+        for name, make in kinds.items():
+            series[name].append(measure(make, count, arguments.timeout))
+    for name, rounds in series.items():
+        print(f'{name:20}' + ''.join(f'{value:19.3g}' for value in total(rounds).columns()))
+    add, md = (series[name] for name in kinds)
+    ratios = [mine.cpu_per_job / theirs.cpu_per_job for mine, theirs in zip(md, add, strict=True)]
+    print(
+        f'CPU of oodal.md / core.arithmetic.add: {total(md).cpu_per_job / total(add).cpu_per_job:.2f} (at most 2); '
+        f'by rounds: {", ".join(f"{ratio:.2f}" for ratio in ratios)}'
+    )
+
+
+def split(jobs: int, rounds: int) -> list[int]:
+    """Return the jobs of each round, as equal as can be."""
+    return [jobs * (i + 1) // rounds - jobs * i // rounds for i in range(rounds)]
+
+
+@dataclass(frozen=True)
+class Series:
+    """What a number of jobs took: seconds of time and CPU, bytes."""
+
+    jobs: int
+    submit_s: float
+    elapsed_s: float
+    daemon_cpu_s: float
+    submit_cpu_s: float
+    database: float
+    repository: float
+
+    @property
+    def cpu_per_job(self) -> float:
+        """CPU of daemon and submission for each job [s]."""
+        return (self.daemon_cpu_s + self.submit_cpu_s) / self.jobs
+
+    def columns(self) -> tuple[float, ...]:
+        """Return the columns of the table."""
+        seconds = (self.daemon_cpu_s, self.submit_cpu_s)
+        sizes = (self.database / 1e3, self.repository / 1e3)
+        return self.jobs / self.submit_s, self.jobs / self.elapsed_s, *(x / self.jobs for x in (*seconds, *sizes))
+
+
+def total(rounds: list[Series]) -> Series:
+    """Return rounds of one kind as one series."""
+    return Series(*(sum(values) for values in zip(*map(astuple, rounds), strict=True)))
 
 
 def make_add() -> Callable[[], Any]:
@@ -145,8 +190,8 @@ def options(computer: Any) -> dict[str, Any]:
     return {'resources': {'num_machines': 1, 'num_mpiprocs_per_machine': 1}, **get_job_options(computer, 'md')}
 
 
-def measure(make: Callable[[], Any], count: int, timeout: float) -> tuple[float, ...]:
-    """Run a series and return what the columns say."""
+def measure(make: Callable[[], Any], count: int, timeout: float) -> Series:
+    """Run a series of jobs to its end."""
     from aiida.engine import submit
 
     before, cpu, own, begin = sizes(), daemon_cpu(), time.process_time(), time.monotonic()
@@ -160,9 +205,8 @@ def measure(make: Callable[[], Any], count: int, timeout: float) -> tuple[float,
     failed = [node.pk for node in nodes if not node.is_finished_ok]
     if failed:
         raise SystemExit(f'jobs failed: {failed}, the first with: {nodes[0].exit_message}')
-    after = sizes()
-    stored = ((new - old) / count / 1e3 for new, old in zip(after, before, strict=True))
-    return count / submitted, count / elapsed, (daemon_cpu() - cpu) / count, own / count, *stored
+    grown = (new - old for new, old in zip(sizes(), before, strict=True))
+    return Series(count, submitted, elapsed, daemon_cpu() - cpu, own, *grown)
 
 
 def daemon_cpu() -> float:
