@@ -89,8 +89,11 @@ class LatentsCalculation(EngineCalculation):
         )
 
     def prepare_for_submission(self, folder: Folder) -> CalcInfo:
-        """Write the structures, the models and the job file."""
+        """Write the structures of this job, the models and the job file."""
         inputs = self.inputs
+        start = inputs.start.value if 'start' in inputs else 0
+        stop = inputs.stop.value if 'stop' in inputs else None
+        first = 0
         models = {label: f'{label}.model' for label in sorted(inputs.models)}
         copies = [(inputs.models[label].uuid, MaceModelData.MODEL, name) for label, name in models.items()]
         structures: dict[str, StructureSet] = {}
@@ -99,15 +102,16 @@ class LatentsCalculation(EngineCalculation):
             name = f'structures{"".join(PurePath(inputs.structures.filename).suffixes[-2:])}'
             copies.append((inputs.structures.uuid, inputs.structures.filename, name))
         else:
-            name = self.STRUCTURES_FILE
-            structures[name] = get_structures(inputs.structures)
+            name, first = self.STRUCTURES_FILE, start
+            structures[name] = get_structures(inputs.structures).part(start, stop)
         settings = LatentsSettings.load(inputs.settings.get_dict())
         job = {
             'structures': name,
             'models': models,
             'settings': settings.model_dump(mode='json'),
-            'start': inputs.start.value if 'start' in inputs else 0,
-            'stop': inputs.stop.value if 'stop' in inputs else None,
+            'first': first,
+            'start': start,
+            'stop': stop,
         }
         own = ['latents', 'energies'] + (['forces'] if settings.forces else [])
         arrays = ['numbers', 'offsets', 'structure_index', *(f'{name}_{label}' for label in models for name in own)]

@@ -119,6 +119,24 @@ class StructureSet:
     def __iter__(self) -> Iterator[Atoms]:
         return (self[index] for index in range(len(self)))
 
+    def part(self, start: int, stop: int | None = None) -> StructureSet:
+        """Return the structures ``start <= index < stop``, of which there may be none; arrays are views.
+
+        :param stop: ``None`` for all that follow.
+        """
+        start, stop, _ = slice(start, stop).indices(len(self))
+        stop = max(start, stop)
+        atoms = slice(int(self.offsets[start]), int(self.offsets[stop]))
+        return StructureSet(
+            offsets=self.offsets[start : stop + 1] - self.offsets[start],
+            numbers=self.numbers[atoms],
+            positions=self.positions[atoms],
+            cells=self.cells[start:stop],
+            pbc=self.pbc[start:stop],
+            arrays={name: array[atoms] for name, array in self.arrays.items()},
+            info={key: values[start:stop] for key, values in self.info.items()},
+        )
+
     def to_arrays(self) -> dict[str, NDArray[Any]]:
         """Return all arrays under flat names, as :meth:`from_arrays` takes them."""
         core = {name: getattr(self, name) for name in _CORE}

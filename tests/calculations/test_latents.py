@@ -11,6 +11,7 @@ from aiida.orm import Dict, Int, SinglefileData
 
 from aiida_oodal.calculations.latents import LatentsCalculation
 from aiida_oodal.data import MaceModelData, StructureSetData, open_ensemble
+from aiida_oodal.engine.structures import StructureSet
 
 DATA = Path(__file__).parents[1] / 'data' / 'mace_alcu'
 pytestmark = pytest.mark.slow
@@ -53,6 +54,19 @@ def test_a_compressed_file_is_streamed_and_a_range_is_a_shard(engine_code, local
     outputs, node = run(engine_code, localhost, **inputs)
     assert node.is_finished_ok, node.exit_message
     np.testing.assert_array_equal(outputs['latents']['w2'].get_array('structure_index'), [1, 2])
+
+
+def test_a_shard_of_a_set_takes_its_own_structures_along_only(engine_code, localhost, models):
+    frames = ase.io.read(DATA / 'heldout.extxyz', ':4')
+    frames[2].positions[0, 0] = np.nan
+    inputs = {'structures': StructureSetData(frames), 'models': models, 'start': Int(1), 'stop': Int(4)}
+    outputs, node = run(engine_code, localhost, **inputs)
+    assert node.is_finished_ok, node.exit_message
+    latents = outputs['latents']['w2']
+    np.testing.assert_array_equal(latents.get_array('structure_index'), [1, 3])
+    np.testing.assert_array_equal(latents.get_array('numbers'), np.concatenate([frames[1].numbers, frames[3].numbers]))
+    assert [failure['structure'] for failure in outputs['results']['failures']] == [2]
+    assert len(StructureSet.load(Path(node.get_remote_workdir()) / 'structures.npz')) == 3
 
 
 def test_a_job_that_was_ended_keeps_what_it_had_finished(engine_code, localhost, models, tmp_path, monkeypatch):

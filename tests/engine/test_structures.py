@@ -52,6 +52,19 @@ def test_the_empty_set(tmp_path):
     assert list(StructureSet.load(tmp_path / 'empty.npz')) == []
 
 
+@pytest.mark.parametrize(
+    ('start', 'stop', 'kept'),
+    [(0, None, [0, 1, 2]), (1, 2, [1]), (1, 9, [1, 2]), (2, 1, []), (3, None, []), (7, 9, [])],
+)
+def test_a_part_of_a_set(start, stop, kept, tmp_path):
+    frames = [*make_frames(), make_frames()[0]]
+    frames[2].arrays['gamma'][:] = 7.0
+    part = StructureSet.from_atoms(frames).part(start, stop)
+    part.save(tmp_path / 'part.npz')
+    for atoms, expected in zip(StructureSet.load(tmp_path / 'part.npz'), [frames[i] for i in kept], strict=True):
+        assert_same(atoms, expected)
+
+
 def test_structures_do_not_share_memory_with_the_set():
     structures = StructureSet.from_atoms(make_frames())
     atoms = structures[0]

@@ -23,18 +23,20 @@ def run_job(job: Mapping[str, Any], folder: Path) -> None:
 
     The job: ``structures``, a file that :class:`.StructureStream` reads; ``models``, ``{label: file}``; ``settings``,
     ``LatentsSettings(...).model_dump(mode='json')``; ``start`` (0) and ``stop`` (null), the range of structures that
-    are this job's. Writes the files of :class:`.LatentsFiles`; ``results.json`` has ``models`` (what each says about
-    itself), ``settings``, ``start``, ``stop``, ``device``, ``budget`` (edges of a batch and of a domain, as they were
-    in the end), ``n_structures`` and ``n_atoms`` evaluated, ``failures`` (``structure``, ``line``, ``model``,
-    ``message``), ``next_structure`` (null: complete) and ``timings`` in seconds. What a killed job leaves is made whole
-    by :func:`.finish_interrupted`.
+    are this job's; ``first`` (0), the number in the set of the first structure of the file, if that holds a part of it.
+    Writes the files of :class:`.LatentsFiles`; ``results.json`` has ``models`` (what each says about itself),
+    ``settings``, ``start``, ``stop``, ``device``, ``budget`` (edges of a batch and of a domain, as they were in the
+    end), ``n_structures`` and ``n_atoms`` evaluated, ``failures`` (``structure``, ``line``, ``model``, ``message``),
+    ``next_structure`` (null: complete) and ``timings`` in seconds. What a killed job leaves is made whole by
+    :func:`.finish_interrupted`.
 
     :raises OodalError: if a file or a setting is missing, the models are no ensemble, or not one structure could be
         evaluated.
     """
     settings = _check_job(job)
     keep_freed_memory()
-    stream = StructureStream(folder / job['structures'], start=int(job.get('start', 0)), stop=job.get('stop'))
+    first, start = int(job.get('first', 0)), int(job.get('start', 0))
+    stream = StructureStream(folder / job['structures'], start=start, stop=job.get('stop'), first=first)
     models = _open_models(job['models'], folder, settings)
     device, forces = next(iter(models.values())).device, bool(settings['forces'])
     budget = Budget.choose(

@@ -64,15 +64,17 @@ class StructureStream:
 
     :param path: a structure set (``.npz``) or extended XYZ, plain or compressed (``.gz``, ``.xz``, ``.bz2``).
     :param stop: ``None`` for all that follow.
+    :param first: where the file holds a part of a set only: the number in the set of its first structure. ``start``,
+        ``stop`` and what is given back count in the set.
     :raises OodalError: when iterated, if the file is missing or not of its kind from the start on.
     """
 
-    def __init__(self, path: Path, *, start: int = 0, stop: int | None = None) -> None:
-        if start < 0 or (stop is not None and stop < start):
-            raise OodalError(f'{path.name}: the range start = {start}, stop = {stop} must rise from 0')
+    def __init__(self, path: Path, *, start: int = 0, stop: int | None = None, first: int = 0) -> None:
+        if start < first or (stop is not None and stop < start):
+            raise OodalError(f'{path.name}: the range start = {start}, stop = {stop} must rise from {first}')
         if not path.is_file():
             raise OodalError(f'{path} does not exist')
-        self.path, self.start, self.stop = path, start, stop
+        self.path, self.start, self.stop, self.first = path, start, stop, first
         self._read = 0
         self._raw: IO[bytes] | None = None
         self._size = max(1, path.stat().st_size)
@@ -98,7 +100,7 @@ class StructureStream:
         binary = raw if opener is None else opener(raw, 'rb')
         # a damaged byte spoils its own frame, not the file
         with io.TextIOWrapper(binary, encoding='utf-8', errors='replace') as text:
-            lines, index = _Lines(text), 0
+            lines, index = _Lines(text), self.first
             try:
                 while lines.skip_blank():
                     yield from self._next_frame(lines, index)
@@ -113,7 +115,7 @@ class StructureStream:
         line = lines.number + 1
         count = lines.take(1)[0].strip()
         if not count.isdecimal():
-            if index == 0:
+            if index == self.first:
                 raise OodalError(
                     f'{self.path.name} is no extended XYZ file: line {line} is {count[:40]!r}, not a number of atoms'
                 )
@@ -145,17 +147,18 @@ class StructureStream:
                 rows = {name: _Rows(archive.open(f'{name}.npy')) for name in names}
                 offsets = rows.pop('offsets').take_all()
                 n_structures = len(offsets) - 1
-                self.stop = n_structures if self.stop is None else min(self.stop, n_structures)
-                start = min(self.start, n_structures)
+                end = self.first + n_structures
+                self.stop = end if self.stop is None else min(self.stop, end)
+                start = min(self.start - self.first, n_structures)
                 for name in ('numbers', 'positions'):
                     rows[name].drop(int(offsets[start]))
                 for name in ('cells', 'pbc'):
                     rows[name].drop(start)
-                for index in range(start, self.stop):
+                for index in range(start, self.stop - self.first):
                     n_atoms = int(offsets[index + 1] - offsets[index])
                     numbers, positions = rows['numbers'].take(n_atoms), rows['positions'].take(n_atoms)
                     cell, pbc = rows['cells'].take(1)[0], rows['pbc'].take(1)[0]
-                    yield _checked(index, None, Atoms(numbers, positions, cell=cell, pbc=pbc))
+                    yield _checked(self.first + index, None, Atoms(numbers, positions, cell=cell, pbc=pbc))
         except (*_BROKEN_FILE, ValueError, KeyError) as error:
             raise OodalError(
                 f'{self.path.name} cannot be read as a structure set ({error}); was the job cut short?'

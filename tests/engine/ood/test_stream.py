@@ -74,6 +74,17 @@ def test_a_range_is_read(kind, start, stop, expected, tmp_path, text, structures
     assert all(same(item.atoms, structures[item.index]) for item in items)
 
 
+def test_a_part_of_a_set_is_counted_in_the_set(tmp_path, structures):
+    StructureSet.from_atoms(structures).part(1, 4).save(tmp_path / 'part.npz')
+    items = read(tmp_path / 'part.npz', start=2, stop=9, first=1)
+    assert [item.index for item in items] == [2, 3]
+    assert all(same(item.atoms, atoms) for item, atoms in zip(items, structures[2:], strict=True))
+    write(tmp_path / 'part.extxyz', structures[1:])
+    assert [item.index for item in read(tmp_path / 'part.extxyz', start=2, stop=3, first=1)] == [2]
+    with pytest.raises(OodalError, match='start = 0, stop = 2 must rise from 1'):
+        StructureStream(tmp_path / 'part.npz', start=0, stop=2, first=1)
+
+
 @pytest.mark.parametrize('kind', ['extxyz', 'npz'])
 def test_the_share_that_is_read_grows_to_one(kind, tmp_path, structures):
     if kind == 'npz':
