@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from aiida import orm
+from aiida.common.datastructures import CalcJobState
 from aiida.common.links import LinkType
 from rich.console import Console
 from rich.table import Table
@@ -69,14 +70,22 @@ def describe_activity(campaign: orm.WorkChainNode) -> str:
 
 
 def _describe_job(job: orm.CalcJobNode) -> str:
-    """Return the last line of a job's output where that is on this machine, else its state."""
+    """Return the last line of a job's output where that is on this machine, else its state.
+
+    Of a job that the scheduler has it is the scheduler's word; a paused one waits for somebody, whatever its state.
+    """
+    if job.paused:
+        return 'paused, `aiida-oodal doctor` says why'
     path = Path(job.get_remote_workdir() or '') / (job.get_option('output_filename') or '')
     if job.computer.transport_type == 'core.local' and path.is_file():
         lines = path.read_text(encoding='utf-8', errors='replace').strip().splitlines()
         if lines:
             return lines[-1]
     state = job.get_state()
-    return 'in the queue' if state is None else str(state.value)
+    if state is None:
+        return 'waits for a worker'
+    scheduler = job.get_scheduler_state() if state is CalcJobState.WITHSCHEDULER else state
+    return 'submitted' if scheduler is None else str(scheduler.value)
 
 
 def _call_of(campaign: orm.WorkChainNode, job: orm.CalcJobNode) -> str | None:
