@@ -95,7 +95,7 @@ def measure_all(arguments: argparse.Namespace) -> None:
     for make in kinds.values():
         measure(make, 3 * arguments.workers, arguments.timeout)
     series: dict[str, list[Series]] = {name: [] for name in kinds}
-    for count in split(arguments.jobs, arguments.rounds):
+    for count in split(arguments.jobs, min(arguments.jobs, arguments.rounds)):
         for name, make in kinds.items():
             series[name].append(measure(make, count, arguments.timeout))
     for name, rounds in series.items():

@@ -15,6 +15,7 @@ from aiida_oodal.engine.ood.latents_files import FAILURES_FILE, RESULTS_FILE, fi
 from aiida_oodal.engine.ood.latents_settings import LatentsSettings
 from aiida_oodal.engine.structures import StructureSet
 
+from .engine_code import engine_label
 from .engine_job import EngineCalculation, EngineParser, require_file
 
 
@@ -91,9 +92,7 @@ class LatentsCalculation(EngineCalculation):
     def prepare_for_submission(self, folder: Folder) -> CalcInfo:
         """Write the structures of this job, the models and the job file."""
         inputs = self.inputs
-        start = inputs.start.value if 'start' in inputs else 0
-        stop = inputs.stop.value if 'stop' in inputs else None
-        first = 0
+        (start, stop), first = _range(inputs), 0
         models = {label: f'{label}.model' for label in sorted(inputs.models)}
         copies = [(inputs.models[label].uuid, MaceModelData.MODEL, name) for label, name in models.items()]
         structures: dict[str, StructureSet] = {}
@@ -102,8 +101,11 @@ class LatentsCalculation(EngineCalculation):
             name = f'structures{"".join(PurePath(inputs.structures.filename).suffixes[-2:])}'
             copies.append((inputs.structures.uuid, inputs.structures.filename, name))
         else:
-            name, first = self.STRUCTURES_FILE, start
-            structures[name] = get_structures(inputs.structures).part(start, stop)
+            name = self.STRUCTURES_FILE
+            structures[name] = get_structures(inputs.structures)
+            # A code made of an older engine takes what it is given for the whole set.
+            if inputs.code.label == engine_label():
+                first, structures[name] = start, structures[name].part(start, stop)
         settings = LatentsSettings.load(inputs.settings.get_dict())
         job = {
             'structures': name,
@@ -152,9 +154,16 @@ def _validate(inputs: Any) -> str | None:
     if 'models' in inputs and not inputs['models']:
         return 'give at least one model: models={"w1": MaceModelData, ...}'
     structures = inputs.get('structures')
-    if isinstance(structures, StructureSetData):
-        start = inputs['start'].value if 'start' in inputs else 0
-        stop = inputs['stop'].value if 'stop' in inputs else structures.n_structures
-        if not 0 <= start < min(stop, structures.n_structures):
-            return f'structures {start} to {stop} (exclusive) of a set of {structures.n_structures}: there is none'
+    if isinstance(structures, (StructureSetData, orm.StructureData)):
+        count = structures.n_structures if isinstance(structures, StructureSetData) else 1
+        start, stop = _range(inputs)
+        stop = count if stop is None else stop
+        if not 0 <= start < min(stop, count):
+            return f'structures {start} to {stop} (exclusive) of a set of {count}: there is none'
     return None
+
+
+def _range(inputs: Any) -> tuple[int, int | None]:
+    """Return the first structure of a job, and the one to stop before if that is given."""
+    start, stop = inputs.get('start'), inputs.get('stop')
+    return 0 if start is None else start.value, None if stop is None else stop.value

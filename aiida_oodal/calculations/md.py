@@ -120,7 +120,7 @@ class MdCalculation(EngineCalculation):
         settings = self._settings()
         source = get_source(self.inputs)
         structure = get_structures(self.inputs.structure)[0]
-        restart = 'parent_folder' in self.inputs
+        restart = self.inputs.get('parent_folder') is not None
         script = render_input(
             settings,
             forces=source.forces,
@@ -130,7 +130,7 @@ class MdCalculation(EngineCalculation):
             has_velocities=structure.has('momenta'),
             pbc=structure.pbc,
             lines=source.lines,
-            run_to=self.inputs.run_to.value if 'run_to' in self.inputs else None,
+            run_to=None if self.inputs.get('run_to') is None else self.inputs.run_to.value,
         )
         with folder.open(self.INPUT_FILE, 'w', encoding='utf-8') as handle:
             handle.write(script)
@@ -149,7 +149,7 @@ class MdCalculation(EngineCalculation):
         calc_info.provenance_exclude_list += [self.STRUCTURE_FILE, *source.write_files(Path(folder.abspath))]
         if restart:
             parent = self.inputs.parent_folder
-            name = self.inputs.restart_file.value if 'restart_file' in self.inputs else FINAL_RESTART
+            name = FINAL_RESTART if self.inputs.get('restart_file') is None else self.inputs.restart_file.value
             file = f'{parent.get_remote_path()}/{name}'
             calc_info.remote_copy_list = [(parent.computer.uuid, file, self.INITIAL_RESTART_FILE)]
         return calc_info
@@ -259,15 +259,20 @@ def _validate_settings(node: orm.Dict, _: Any) -> str | None:
 
 
 def _validate_restart_file(inputs: Any) -> str | None:
-    """Refuse the name of a file without the folder that it lies in."""
-    if 'restart_file' not in inputs or 'parent_folder' in inputs:
+    """Refuse the name of a file without the folder that it lies in.
+
+    The name that every run leaves says nothing of its own: runs made when it was a default have it as an input, and can
+    be made again.
+    """
+    name = inputs.get('restart_file')
+    if name is None or name.value == FINAL_RESTART or inputs.get('parent_folder') is not None:
         return None
-    return f'restart_file = {inputs["restart_file"].value!r} needs parent_folder, the remote folder of the earlier run'
+    return f'restart_file = {name.value!r} needs parent_folder, the remote folder of the earlier run'
 
 
 def _validate_run_to(inputs: Any) -> str | None:
     """Refuse a segment that ends beyond its run."""
-    if not {'run_to', 'settings'} <= set(inputs):
+    if inputs.get('run_to') is None or 'settings' not in inputs:
         return None
     run_to, steps = inputs['run_to'].value, MdSettings.load(inputs['settings'].get_dict()).steps
     return None if 0 < run_to <= steps else f'run_to = {run_to} must lie in 1 ... steps = {steps}'

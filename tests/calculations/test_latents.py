@@ -7,8 +7,10 @@ import ase.io
 import numpy as np
 import pytest
 from aiida.engine import run_get_node
-from aiida.orm import Dict, Int, SinglefileData
+from aiida.orm import Dict, Int, PortableCode, SinglefileData, StructureData
+from ase.build import bulk
 
+from aiida_oodal.calculations.engine_code import EXECUTABLE, engine_files, pack
 from aiida_oodal.calculations.latents import LatentsCalculation
 from aiida_oodal.data import MaceModelData, StructureSetData, open_ensemble
 from aiida_oodal.engine.structures import StructureSet
@@ -57,7 +59,7 @@ def test_a_compressed_file_is_streamed_and_a_range_is_a_shard(engine_code, local
 
 
 def test_a_shard_of_a_set_takes_its_own_structures_along_only(engine_code, localhost, models):
-    frames = ase.io.read(DATA / 'heldout.extxyz', ':4')
+    frames = ase.io.read(DATA / 'heldout.extxyz', ':5')
     frames[2].positions[0, 0] = np.nan
     inputs = {'structures': StructureSetData(frames), 'models': models, 'start': Int(1), 'stop': Int(4)}
     outputs, node = run(engine_code, localhost, **inputs)
@@ -67,6 +69,25 @@ def test_a_shard_of_a_set_takes_its_own_structures_along_only(engine_code, local
     np.testing.assert_array_equal(latents.get_array('numbers'), np.concatenate([frames[1].numbers, frames[3].numbers]))
     assert [failure['structure'] for failure in outputs['results']['failures']] == [2]
     assert len(StructureSet.load(Path(node.get_remote_workdir()) / 'structures.npz')) == 3
+
+
+def test_a_code_of_an_engine_that_knows_no_parts_gets_the_whole_set(localhost, models, tmp_path):
+    # It would take the fourth structure for the second, and say that all is well.
+    files, name = engine_files(), 'aiida_oodal/engine/ood/latents_job.py'
+    older = files[name].replace(b', first=first)', b')')
+    assert older != files[name]
+    (tmp_path / EXECUTABLE).write_bytes(pack(files | {name: older}))
+    code = PortableCode(label='older-engine', filepath_executable=EXECUTABLE, filepath_files=tmp_path).store()
+    frames = ase.io.read(DATA / 'heldout.extxyz', ':6')
+    inputs = {'structures': StructureSetData(frames), 'models': models, 'start': Int(2), 'stop': Int(5)}
+    outputs, node = run(code, localhost, **inputs)
+    assert node.is_finished_ok, node.exit_message
+    latents = outputs['latents']['w1']
+    np.testing.assert_array_equal(latents.get_array('structure_index'), [2, 3, 4])
+    np.testing.assert_array_equal(
+        latents.get_array('numbers'), np.concatenate([atoms.numbers for atoms in frames[2:5]])
+    )
+    assert len(StructureSet.load(Path(node.get_remote_workdir()) / 'structures.npz')) == 6
 
 
 def test_a_job_that_was_ended_keeps_what_it_had_finished(engine_code, localhost, models, tmp_path, monkeypatch):
@@ -107,6 +128,8 @@ def test_wrong_settings_and_empty_ranges_are_refused_at_submission(engine_code, 
         run(engine_code, localhost, structures=structures, models=models, settings=Dict({'layers': 'middle'}))
     with pytest.raises(ValueError, match=r'structures 2 to 2 .* there is none'):
         run(engine_code, localhost, structures=structures, models=models, start=Int(2))
+    with pytest.raises(ValueError, match=r'structures -1 to 1 .* there is none'):
+        run(engine_code, localhost, structures=StructureData(ase=bulk('Al')), models=models, start=Int(-1))
 
 
 def test_a_file_that_is_no_mace_model_is_named(engine_code, localhost, models, tmp_path):

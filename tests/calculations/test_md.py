@@ -101,6 +101,14 @@ def test_what_cannot_run_is_refused_at_submission(md_inputs, changes, message):
         run_get_node(MdCalculation, **inputs)
 
 
+@pytest.mark.parametrize('name', [None, 'final.restart'])
+def test_a_run_without_parent_takes_what_was_the_default_once(md_inputs, name):
+    # Runs made then have it as an input, and must not be refused when they are made again.
+    inputs = md_inputs(steps=10) | {'run_to': None, 'parent_folder': None, 'restart_file': name}
+    _, node = run_get_node(MdCalculation, **inputs)
+    assert node.is_finished_ok, node.exit_message
+
+
 def test_a_job_that_leaves_nothing_says_where_to_look(md_inputs):
     inputs = md_inputs()
     inputs['metadata']['options'] = {'prepend_text': 'echo out of disk >&2; exit 1'}

@@ -15,6 +15,7 @@ def campaign(aiida_profile):
     node.set_process_state('waiting')
     yield node
     node.set_process_state('killed')
+    node.seal()
 
 
 @pytest.fixture
@@ -28,6 +29,7 @@ def job(campaign, localhost, tmp_path):
     yield node
     node.unpause()
     node.set_process_state('killed')
+    node.seal()
 
 
 def test_without_jobs_the_daemon_is_at_work(campaign):

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from aiida import orm
 from aiida.manage import get_manager
+from aiida.orm.nodes.repository import NodeRepository
 from ase.build import bulk
 from ase.calculators.emt import EMT
 from ase.io import write
@@ -74,9 +75,17 @@ def test_arrays_read_at_once_are_those_read_one_by_one(packed):
     for name, expected in twins.items():
         np.testing.assert_array_equal(arrays[name], expected)
         assert arrays[name].dtype == expected.dtype
-    # They are one object in the repository, and must not become one array.
+    # Twins are one object in the repository, and must not become one array.
     arrays['left'][0] = 5.0
     assert arrays['right'][0] == 0.0
+
+
+def test_the_object_store_is_opened_once_for_all_arrays(monkeypatch):
+    node = StructureSetData(make_snapshots()).store()
+    opened = []
+    monkeypatch.setattr(NodeRepository, 'open', lambda repository, path, mode='r': opened.append(path))
+    assert len(orm.load_node(node.pk).get_set()) == 2
+    assert opened == []
 
 
 def test_arrays_of_a_node_that_is_not_stored_can_be_read():

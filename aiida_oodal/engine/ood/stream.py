@@ -70,7 +70,7 @@ class StructureStream:
     """
 
     def __init__(self, path: Path, *, start: int = 0, stop: int | None = None, first: int = 0) -> None:
-        if start < first or (stop is not None and stop < start):
+        if not 0 <= first <= start or (stop is not None and stop < start):
             raise OodalError(f'{path.name}: the range start = {start}, stop = {stop} must rise from {first}')
         if not path.is_file():
             raise OodalError(f'{path} does not exist')

@@ -81,8 +81,14 @@ def test_a_part_of_a_set_is_counted_in_the_set(tmp_path, structures):
     assert all(same(item.atoms, atoms) for item, atoms in zip(items, structures[2:], strict=True))
     write(tmp_path / 'part.extxyz', structures[1:])
     assert [item.index for item in read(tmp_path / 'part.extxyz', start=2, stop=3, first=1)] == [2]
-    with pytest.raises(OodalError, match='start = 0, stop = 2 must rise from 1'):
-        StructureStream(tmp_path / 'part.npz', start=0, stop=2, first=1)
+    (tmp_path / 'junk.extxyz').write_text('junk\n')
+    with pytest.raises(OodalError, match='is no extended XYZ file'):
+        read(tmp_path / 'junk.extxyz', start=1, first=1)
+    for first in (1, -1):
+        with pytest.raises(OodalError, match=f'the range start = {first - 1}, stop = 2 must rise'):
+            StructureStream(tmp_path / 'part.npz', start=first - 1, stop=2, first=first)
+    with pytest.raises(OodalError, match='the range start = -1, stop = None must rise'):
+        StructureStream(tmp_path / 'part.npz', start=-1, first=-1)
 
 
 @pytest.mark.parametrize('kind', ['extxyz', 'npz'])
