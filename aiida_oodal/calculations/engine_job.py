@@ -23,6 +23,7 @@ from aiida_oodal.engine.errors import OodalError
 from aiida_oodal.engine.structures import StructureSet
 
 from .job_options import check_job_options
+from .lammps_code import is_engine
 from .scheduler_verdict import find_scheduler_verdict
 from .submission import WaitingForScheduler
 from .submit_script import END_FILE, EPILOGUE, prologue
@@ -114,8 +115,16 @@ class EngineCalculation(CalcJob):
         computer = metadata.get('computer') or getattr(inputs.get('code'), 'computer', None)
         if computer is None:
             return None
-        process = cls.COMMAND.replace('-', '_')
-        return check_job_options(computer, process, metadata.get('options', {}))
+        process, options = cls.COMMAND.replace('-', '_'), metadata.get('options', {})
+        code, resources = inputs.get('code'), options.get('resources', {})
+        per_machine = resources.get('num_mpiprocs_per_machine', 1)
+        count = resources.get('tot_num_mpiprocs') or resources.get('num_machines', 1) * per_machine
+        if code is not None and is_engine(code) and options.get('withmpi') and count > 1:
+            return (
+                f'withmpi = True with {count} MPI processes: the engine runs as one process; ask for its cores with '
+                'num_cores_per_mpiproc'
+            )
+        return check_job_options(computer, process, options)
 
     def write_job(
         self,

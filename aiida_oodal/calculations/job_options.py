@@ -35,6 +35,9 @@ def get_job_options(computer: orm.Computer, process: str) -> dict[str, Any]:
 
 def check_job_options(computer: orm.Computer, process: str, options: Mapping[str, Any]) -> str | None:
     """Say what Slurm, or the policy of the computer, would refuse; None if nothing is known against the options."""
+    for limit in ('max_wallclock_seconds', 'max_memory_kb'):
+        if (value := options.get(limit)) is not None and value <= 0:
+            return f'{limit} = {value} must be positive; leave it out for the default of the computer'
     facts = computer.get_property(PROPERTY, {})
     name = options.get('queue_name')
     commands = options.get('custom_scheduler_commands') or ''

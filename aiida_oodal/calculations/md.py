@@ -265,9 +265,13 @@ def _validate_restart_file(inputs: Any) -> str | None:
     be made again.
     """
     name = inputs.get('restart_file')
-    if name is None or name.value == FINAL_RESTART or inputs.get('parent_folder') is not None:
+    if name is None or name.value == FINAL_RESTART:
         return None
-    return f'restart_file = {name.value!r} needs parent_folder, the remote folder of the earlier run'
+    if Path(name.value).name != name.value:
+        return f'restart_file = {name.value!r} is not the name of a file in parent_folder'
+    if inputs.get('parent_folder') is None:
+        return f'restart_file = {name.value!r} needs parent_folder, the remote folder of the earlier run'
+    return None
 
 
 def _validate_run_to(inputs: Any) -> str | None:

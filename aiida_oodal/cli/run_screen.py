@@ -38,7 +38,10 @@ def submit_screen(targets: Path, computer: str) -> orm.WorkChainNode:
             builder.embed.settings = orm.Dict(inputs.content.latents)
             builder.embed.metadata.computer = orm.load_computer(computer)
             defaults = get_job_options(builder.embed.metadata.computer, 'latents')
-            builder.embed.metadata.options = {**defaults, **inputs.content.options}
+            try:
+                builder.embed.metadata.options.update({**defaults, **inputs.content.options})
+            except AttributeError as error:  # AiiDA's word for a name that it does not know
+                raise OodalError(f'{targets}: options: {error}') from error
         # Before anything else: without a daemon `submit` would ask for one first.
         if problem := validate_screen(builder, None):
             raise OodalError(f'{targets}: {problem}')

@@ -13,7 +13,8 @@ import yaml
 from aiida import orm
 from aiida.common.exceptions import NotExistent
 from aiida.common.hashing import make_hash
-from pydantic import Field
+from aiida.common.links import validate_link_label
+from pydantic import Field, model_validator
 
 from aiida_oodal.data import LatentsData, MaceModelData, OodReferenceData, StructureSetData
 from aiida_oodal.engine.errors import OodalError
@@ -60,6 +61,30 @@ class ScreenFile(Settings):
     against: str | None = Field(None, description='The ensemble that chooses the candidates.')
     atoms_per_job: int | None = Field(None, ge=1, description='Larger sets are sharded.')
     options: dict[str, Any] = Field({}, description='Options of the jobs, as `metadata.options`.')
+
+    @model_validator(mode='before')
+    @classmethod
+    def _look_at_entries(cls, values: Any) -> Any:
+        """Refuse a wrong entry by its name, before any of the files is read."""
+        kinds: tuple[tuple[str, type[Settings]], ...] = (('ensembles', EnsembleEntry), ('targets', TargetEntry))
+        for field, kind in kinds:
+            entries = values.get(field)
+            for name, entry in entries.items() if isinstance(entries, dict) else ():
+                if problem := _find_problem(str(name), entry, kind):
+                    raise ValueError(f'{kind.TITLE} {name!r}: {problem}')
+        return values
+
+
+def _find_problem(name: str, entry: Any, kind: type[Settings]) -> str | None:
+    """Say what is wrong with an entry or its name, or return None."""
+    try:
+        validate_link_label(name)
+    except ValueError:
+        return 'a name is made of letters, digits and single underscores within it: rename it'
+    if not isinstance(entry, dict):
+        return f'{entry!r} is no entry; it has {", ".join(kind.model_fields)}'
+    problem = kind.check(entry)
+    return None if problem is None else problem.removeprefix(f'{kind.TITLE}: ')
 
 
 def load_screen_file(path: Path) -> ScreenFile:

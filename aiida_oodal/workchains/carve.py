@@ -163,6 +163,8 @@ class CarveWorkChain(ResumingWorkChain):
 def describe_carving(centres: list[dict[str, Any]]) -> list[str]:
     """Return sentences for the process report: how many clusters, and every centre on which the two grades disagree."""
     taken = sum(centre['taken'] for centre in centres)
+    if not centres:
+        return ['no cluster: no frame has an atom over gamma_select and, at the same time, none over gamma_ceiling']
     sentences = [f'{taken} of {len(centres)} centres became clusters']
     opinions = Counter(centre['second_opinion'] for centre in centres if 'second_opinion' in centre)
     if opinions:
@@ -184,6 +186,13 @@ def validate_carve(inputs: Any, _: Any) -> str | None:
         return 'nothing grades the cells: give `potential`, `ensemble`, or both'
     if problem := check_ensemble(inputs):
         return problem
+    snapshots = inputs.get('snapshots')
+    present = {'gamma', 'step'} if snapshots is None else set(snapshots.base.attributes.get('properties'))
+    if missing := {'gamma', 'step'} - present:
+        return (
+            f'snapshots have no {min(missing)!r}: frames of MD that was watched have `gamma` of every atom and `step`; '
+            'of MD that was not, `oodal.md.segments` makes such frames'
+        )
     try:
         cutoff = None if potential is None else potential.cutoff
         CarveSettings.load(inputs['carve'].get_dict() if 'carve' in inputs else {}).for_cutoff(cutoff)

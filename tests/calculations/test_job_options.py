@@ -62,6 +62,8 @@ def test_what_slurm_has_is_accepted(cluster):
 @pytest.mark.parametrize(
     ('options', 'message'),
     [
+        ({'max_wallclock_seconds': -1}, 'max_wallclock_seconds = -1 must be positive'),
+        ({'max_memory_kb': 0}, 'max_memory_kb = 0 must be positive'),
         ({'queue_name': 'a10'}, "no partition 'a10'; there are a100, cpu, debug"),
         ({'queue_name': 'cpu', 'max_memory_kb': 300 * 1024**2}, 'asks for 307200 MB'),
         ({'queue_name': 'debug', 'max_wallclock_seconds': 1801}, "over the limit of partition 'debug', 1800 s"),

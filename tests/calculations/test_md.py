@@ -87,6 +87,7 @@ def test_the_input_files_are_recorded_and_the_structure_is_not_kept_twice(md_inp
         ({'settings': Dict}, 'MD settings: temperature is missing'),
         ({'structure': 'Cu'}, 'the structure has Cu, .*Al'),
         ({'restart_file': 'restart.1'}, "restart_file = 'restart.1' needs parent_folder"),
+        ({'restart_file': '../x'}, "restart_file = '../x' is not the name of a file"),
     ],
 )
 def test_what_cannot_run_is_refused_at_submission(md_inputs, changes, message):
@@ -107,6 +108,14 @@ def test_a_run_without_parent_takes_what_was_the_default_once(md_inputs, name):
     inputs = md_inputs(steps=10) | {'run_to': None, 'parent_folder': None, 'restart_file': name}
     _, node = run_get_node(MdCalculation, **inputs)
     assert node.is_finished_ok, node.exit_message
+
+
+def test_the_engine_is_refused_as_several_mpi_processes(md_inputs):
+    inputs = md_inputs()
+    resources = {'num_machines': 1, 'num_mpiprocs_per_machine': 2}
+    inputs['metadata']['options'] = {'withmpi': True, 'resources': resources}
+    with pytest.raises(ValueError, match='withmpi = True with 2 MPI processes: the engine runs as one process'):
+        run_get_node(MdCalculation, **inputs)
 
 
 def test_a_job_that_leaves_nothing_says_where_to_look(md_inputs):

@@ -8,6 +8,7 @@ from aiida.engine import run_get_node
 from click.testing import CliRunner
 
 from aiida_oodal.cli import main
+from aiida_oodal.cli.run_screen import submit_screen
 from aiida_oodal.cli.targets import ScreenInputs
 from aiida_oodal.data import LatentsData, StructureSetData
 from aiida_oodal.engine.errors import OodalError
@@ -82,6 +83,13 @@ targets:
         ('nothing', 'must have `ensembles` and `targets`, but holds str'),
         ('ensembles: {}\nmodels: {}\ntargets: {}', 'models'),
         ('ensembles: {A: {models: x*.model, reference: y.extxyz}}\ntargets: {}', r"ensemble 'A': no file matches x\*"),
+        (
+            'ensembles: {A: {model: x, reference: y}}\ntargets: {}',
+            "ensemble 'A': 'model' is not a setting; did you mean 'models'",
+        ),
+        ('ensembles: {A: {models: 5}}\ntargets: {}', "ensemble 'A': models = 5"),
+        ('ensembles: {}\ntargets: {X: 3}', "target 'X': 3 is no entry; it has structures, embeddings"),
+        ('ensembles: {}\ntargets: {X-1: {structures: x}}', "target 'X-1': a name is made of letters, digits"),
         ('ensembles: {}\ntargets: {T: {}}', "target 'T': give `structures` or `embeddings`"),
     ],
 )
@@ -94,6 +102,23 @@ def test_screen_refuses_before_anything_is_submitted(tmp_path):
     result = invoke('screen', write(tmp_path, 'ensembles: {}\ntargets: {}'))
     assert result.exit_code == 1
     assert 'give at least one ensemble' in result.output
+
+
+def test_options_of_the_file_are_added_to_the_defaults(tmp_path, localhost, daemon_client):
+    if daemon_client.is_daemon_running:
+        daemon_client.stop_daemon(wait=True)
+    text = f"""
+ensembles:
+  T1: {{models: {DATA}/w*.model, reference: {DATA}/train.extxyz}}
+targets:
+  hot: {{structures: {DATA}/heldout.extxyz}}
+options: {{max_wallclock_seconds: 1800}}
+"""
+    # All is well but for the daemon.
+    with pytest.raises(OodalError, match='daemon is not running'):
+        submit_screen(write(tmp_path, text), localhost.label)
+    with pytest.raises(OodalError, match='max_wallclock_second'):
+        submit_screen(write(tmp_path, text.replace('seconds', 'second')), localhost.label)
 
 
 @pytest.mark.parametrize('command', ['stats', 'export', 'plot', 'suspects'])

@@ -198,6 +198,10 @@ def test_what_nobody_can_grade_is_refused_at_submission(inputs, graded, shared):
     ):
         with pytest.raises(ValueError, match=message):
             run_get_node(CarveWorkChain, **{**good, **changes})
+    blind = next(iter(graded))
+    del blind.arrays['gamma']
+    with pytest.raises(ValueError, match=r"snapshots have no 'gamma': frames of MD that was watched"):
+        run_get_node(CarveWorkChain, **(good | {'snapshots': StructureSetData([blind])}))
     embed = good.pop('embed')
     with pytest.raises(ValueError, match=r'embed\.code is missing'):
         run_get_node(CarveWorkChain, **good)

@@ -37,7 +37,19 @@ def join_results(runs: Sequence[Mapping[str, Any]], starts: Sequence[int], max_g
         joined[name] = min(steps, default=None)
     grades = [value for value in (max_gamma, runs[-1]['max_gamma']) if value is not None and np.isfinite(value)]
     joined['max_gamma'] = max(grades, default=None)
+    if len(runs) > 1:
+        joined['message'] = _message(joined, len(runs), starts[-1])
     return joined
+
+
+def _message(joined: Mapping[str, Any], count: int, start: int) -> str:
+    """Return what is true of all runs, and what the last one said of itself."""
+    sentences = [f'{count} runs that went on from one another.']
+    if joined['max_gamma'] is not None:
+        sentences.append(f'Over all of them the largest gamma was {joined["max_gamma"]:.4g}.')
+    if joined['select_step'] is not None:
+        sentences.append(f'It first passed gamma_select at step {joined["select_step"]}.')
+    return ' '.join([*sentences, f'The last one, from step {start} on: {joined["message"]}'])
 
 
 def _ends(starts: Sequence[int]) -> list[float]:

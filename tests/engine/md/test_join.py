@@ -8,7 +8,14 @@ def frames(*steps):
 
 
 def result(**values):
-    return {'outcome': 'KILLED', 'trigger_step': None, 'select_step': None, 'max_gamma': None, **values}
+    return {
+        'outcome': 'KILLED',
+        'message': 'It ended.',
+        'trigger_step': None,
+        'select_step': None,
+        'max_gamma': None,
+        **values,
+    }
 
 
 def test_a_later_run_replaces_from_its_first_step_on():
@@ -26,5 +33,10 @@ def test_the_last_run_says_how_it_ended_and_the_first_sight_counts():
     ]
     joined = join_results(runs, [0, 40], max_gamma=5.5)
     # what the first run did from step 40 on was done again
-    assert joined == result(outcome='UNCERTAIN', select_step=30, trigger_step=60, max_gamma=6.0)
+    message = (
+        '2 runs that went on from one another. Over all of them the largest gamma was 6. It first passed gamma_select '
+        'at step 30. The last one, from step 40 on: It ended.'
+    )
+    assert joined == result(outcome='UNCERTAIN', message=message, select_step=30, trigger_step=60, max_gamma=6.0)
+    assert join_results(runs[:1], [0], max_gamma=9.0) == runs[0]
     assert join_results([result(), result()], [0, 10], max_gamma=None)['max_gamma'] is None
