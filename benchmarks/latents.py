@@ -27,12 +27,12 @@ from ase import Atoms  # noqa: E402
 from ase.build import bulk  # noqa: E402
 from ase.io import write  # noqa: E402
 
-from aiida_oodal.engine.ood.batches import evaluate_graphs  # noqa: E402
-from aiida_oodal.engine.ood.graphs import build_graph, merge_graphs  # noqa: E402
-from aiida_oodal.engine.ood.latents_job import run_job  # noqa: E402
-from aiida_oodal.engine.ood.latents_settings import LatentsSettings  # noqa: E402
-from aiida_oodal.engine.ood.memory import CPU_EDGES, Budget, free_memory, keep_freed_memory  # noqa: E402
-from aiida_oodal.engine.ood.models import MaceModel, open_model  # noqa: E402
+from aiida_oodal.engine.mace.batches import evaluate_graphs  # noqa: E402
+from aiida_oodal.engine.mace.graphs import build_graph, merge_graphs  # noqa: E402
+from aiida_oodal.engine.mace.latents_job import run_job  # noqa: E402
+from aiida_oodal.engine.mace.latents_settings import LatentsSettings  # noqa: E402
+from aiida_oodal.engine.mace.memory import CPU_EDGES, Budget, free_memory, keep_freed_memory  # noqa: E402
+from aiida_oodal.engine.mace.models import MaceModel, open_model  # noqa: E402
 from aiida_oodal.engine.structures import StructureSet  # noqa: E402
 
 #: Hidden irreps, precision, system, and how many times faster than `get_descriptors` the issue asks for.
@@ -45,7 +45,7 @@ SPEED = [
     ('128x0e+128x1o', 'float64', 'cell', 2.2),
 ]
 PARTS = ['pages', 'speed', 'batch', 'bytes', 'memory', 'domains']
-SETTINGS = LatentsSettings(device='cpu').model_dump(mode='json')
+SETTINGS = LatentsSettings(device='cpu').plain()
 
 
 def save_model(path: Path, irreps: str, elements: list[int], cutoff: float) -> Path:

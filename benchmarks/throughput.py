@@ -61,7 +61,7 @@ def database(storage: str) -> Iterator[str | None]:
         return
     import psycopg
 
-    script = ROOT / 'tests' / 'production' / 'postgres_server.py'
+    script = ROOT / 'tests' / 'postgres_server.py'
     with subprocess.Popen([sys.executable, script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
         port = json.loads(server.stdout.readline())['port']
@@ -162,7 +162,7 @@ def make_md() -> Callable[[], Any]:
     from aiida.orm import Dict, load_computer
     from ase.build import bulk
 
-    from aiida_oodal.calculations.engine_code import get_engine_code
+    from aiida_oodal.calculations.codes import get_engine_code
     from aiida_oodal.calculations.md import MdCalculation
     from aiida_oodal.data import AcePotentialData, StructureSetData
 
@@ -185,7 +185,7 @@ def make_md() -> Callable[[], Any]:
 
 def options(computer: Any) -> dict[str, Any]:
     """Ask for the partition, the memory and the card of the preset."""
-    from aiida_oodal.calculations.job_options import get_job_options
+    from aiida_oodal.calculations.job.options import get_job_options
 
     return {'resources': {'num_machines': 1, 'num_mpiprocs_per_machine': 1}, **get_job_options(computer, 'md')}
 
@@ -211,7 +211,7 @@ def measure(make: Callable[[], Any], count: int, timeout: float) -> Series:
 
 def daemon_cpu() -> float:
     """Return the CPU seconds of the daemon: circus, workers, broker; not of the jobs."""
-    from aiida_oodal.cli.daemon import find_daemon_processes
+    from aiida_oodal.operations.daemon import find_daemon_processes
 
     times = [process.cpu_times() for process in find_daemon_processes()]
     return sum(entry.user + entry.system for entry in times)

@@ -1,16 +1,23 @@
 """A real AiiDA profile in a folder of its own, with the ZeroMQ broker, so that a real daemon can run."""
 
 import atexit
+import functools
+import gc
+import json
+import logging
 import os
 import runpy
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
+import uuid
 from pathlib import Path
 
 import hypothesis
 import pytest
+from machine import require
 
 # Machines differ in speed and may be busy: nothing here is about time.
 hypothesis.settings.register_profile(
@@ -26,16 +33,63 @@ atexit.register(shutil.rmtree, os.environ['AIIDA_PATH'], ignore_errors=True)
 os.environ['PATH'] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get('PATH', '')])
 os.environ.setdefault('OMP_NUM_THREADS', '1')
 
+_ERRORS = pytest.StashKey()
 pytest_plugins = ['aiida.tools.pytest_fixtures']
+
+
+class _Errors(logging.Handler):
+    """Collect what asyncio says of errors that nobody looked at, which may be long after their test."""
+
+    def __init__(self):
+        super().__init__(logging.ERROR)
+        self.said = []
+
+    def emit(self, record):
+        self.said.append(record.getMessage())
+
+
+def pytest_sessionstart(session):
+    session.config.stash[_ERRORS] = _Errors()
+    logging.getLogger('asyncio').addHandler(session.config.stash[_ERRORS])
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_sessionfinish(session, exitstatus):
+    """Fail a session that would end with tracebacks below its summary."""
+    gc.collect()
+    if session.config.stash[_ERRORS].said and exitstatus == 0:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+    return (yield)
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    for text in config.stash[_ERRORS].said:
+        terminalreporter.write_line(f'an error that no test looked at: {text}', red=True)
 
 
 @pytest.fixture(scope='session')
 def aiida_profile(aiida_config, aiida_profile_factory):
-    with aiida_profile_factory(aiida_config, broker_backend='core.zeromq') as profile:
+    storage = {}
+    if 'OODAL_TEST_POSTGRESQL' in os.environ:  # what tests/queue/test_databases.py sets
+        settings = json.loads(os.environ['OODAL_TEST_POSTGRESQL'])
+        repository = (Path(os.environ['AIIDA_PATH']) / 'repository').as_uri()
+        storage = {
+            'storage_backend': 'core.psql_dos',
+            'storage_config': {**settings, 'repository_uri': repository},
+        }
+    with aiida_profile_factory(aiida_config, broker_backend='core.zeromq', **storage) as profile:
+        # The runners of a test profile ask the database without a pause whether a child has ended. That takes a core
+        # for each test and each worker, which jobs do not get: so workers look once a second, and tests as below.
+        profile.is_test_profile = False
         aiida_config.set_option('daemon.timeout', 30, scope=profile.name)
         aiida_config.set_option('runner.poll.interval', 1, scope=profile.name)
         aiida_config.store()
-        yield profile
+        with pytest.MonkeyPatch.context() as patch:
+            # A test hears from no broker when a child has ended, and AiiDA's option knows whole seconds only.
+            from aiida.manage.manager import Manager
+
+            patch.setattr(Manager, 'create_runner', functools.partialmethod(Manager.create_runner, poll_interval=0.1))
+            yield profile
 
 
 @pytest.fixture(autouse=True)
@@ -65,9 +119,41 @@ def localhost(aiida_profile, tmp_path_factory):
     return computer
 
 
+@pytest.fixture(scope='session')
+def postgresql_server():
+    """Return port and superuser of a PostgreSQL of our own."""
+    require('postgresql')
+    script = Path(__file__).with_name('postgres_server.py')
+    server = subprocess.Popen([sys.executable, str(script)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    try:
+        yield json.loads(server.stdout.readline())
+    finally:
+        server.communicate(timeout=60)
+
+
+@pytest.fixture
+def postgresql(postgresql_server):
+    """Return the settings of an empty database, which nobody had before."""
+    import psycopg
+
+    name = f'oodal_{uuid.uuid4().hex[:8]}'
+    login = f'host=localhost port={postgresql_server["port"]} user={postgresql_server["user"]} dbname=postgres'
+    with psycopg.connect(login, autocommit=True) as connection:
+        connection.execute(f"create role {name} login password 'se/cret'")
+        connection.execute(f"create database {name} owner {name} encoding 'UTF8' template template0")
+    return {
+        'database_engine': 'postgresql_psycopg',
+        'database_hostname': 'localhost',
+        'database_port': postgresql_server['port'],
+        'database_username': name,
+        'database_password': 'se/cret',
+        'database_name': name,
+    }
+
+
 @pytest.fixture
 def engine_code():
-    from aiida_oodal.calculations.engine_code import get_engine_code
+    from aiida_oodal.calculations.codes import get_engine_code
 
     return get_engine_code()
 

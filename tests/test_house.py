@@ -1,6 +1,8 @@
 """The rules of the house."""
 
+import ast
 import importlib
+import re
 import subprocess
 import sys
 from importlib.metadata import entry_points
@@ -62,6 +64,28 @@ def test_entry_points_load(point):
     assert point.load().__module__.startswith('aiida_oodal.')
 
 
+def test_only_the_command_line_knows_click_and_prints():
+    found = []
+    for path in sorted((ROOT / 'aiida_oodal' / 'operations').rglob('*.py')):
+        for node in ast.walk(ast.parse(path.read_text(encoding='utf-8'))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+                names.append(node.func.id)
+            found += [f'{path.name}: {name}' for name in names if name.split('.')[0] in ('click', 'rich', 'print')]
+    assert found == []
+
+
+def test_one_place_says_what_this_machine_has():
+    asks = re.compile(r'importorskip|shutil\.which|skipif|pytest\.skip\(|find_spec\([^)]*\) is')
+    found = [
+        str(path.relative_to(ROOT))
+        for path in sorted((ROOT / 'tests').rglob('*.py'))
+        if path.name not in ('machine.py', 'test_house.py') and asks.search(path.read_text(encoding='utf-8'))
+    ]
+    assert found == [], 'use `needs` or `require` of tests/machine.py'
+
+
 def test_every_room_has_its_entry_points():
     names = {(point.group, point.name) for point in ENTRY_POINTS}
     assert ('aiida.workflows', 'oodal.campaign') in names
@@ -81,5 +105,20 @@ def test_nothing_happens_at_import(tmp_path):
 
 
 def test_rooms_are_those_of_the_design():
-    assert ROOMS == ['calculations', 'cli', 'data', 'engine', 'queue', 'report', 'templates', 'workchains']
+    assert [
+        *('calculations', 'cli', 'data', 'engine', 'operations', 'queue', 'report', 'templates', 'workchains'),
+    ] == ROOMS
     assert importlib.import_module('aiida_oodal').__version__
+
+
+def test_rooms_are_not_crowded_nor_files_long():
+    package = ROOT / 'aiida_oodal'
+    crowded = {
+        str(folder.relative_to(ROOT)): count
+        for folder in [package, *package.rglob('*/')]
+        if (count := len(list(folder.glob('*.py')))) > 16
+    }
+    assert not crowded
+    lines = {path: len(path.read_text(encoding='utf-8').splitlines()) for path in package.rglob('*.py')}
+    assert not [str(path.relative_to(ROOT)) for path, count in lines.items() if count > 400]
+    assert lines[package / 'workchains' / 'campaign.py'] <= 250

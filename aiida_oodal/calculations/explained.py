@@ -1,4 +1,4 @@
-"""Calcfunctions whose bad input ends in an exit code that says what to do, not in a traceback."""
+"""A decorator for calcfunctions: bad input ends in an exit code with a message, not in a traceback."""
 
 from __future__ import annotations
 

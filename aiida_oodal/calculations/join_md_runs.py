@@ -1,4 +1,4 @@
-"""Runs of one MD that was interrupted, joined."""
+"""Join the outputs of the runs of one MD that was interrupted."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from aiida import orm
 from aiida.engine import calcfunction
 
 from aiida_oodal.data import StructureSetData
-from aiida_oodal.engine.md.join import join_frames, join_results
+from aiida_oodal.engine.md.segments import join_frames, join_results
 from aiida_oodal.engine.md.thermo import join_tables
 
 

@@ -10,20 +10,19 @@ from aiida.common.datastructures import CalcInfo
 from aiida.common.folders import Folder
 from aiida.engine import CalcJobProcessSpec, ExitCode
 
+from aiida_oodal.calculations.codes.engine_code import read_job_format
+from aiida_oodal.calculations.job.engine_job import EngineCalculation, EngineParser, require_file
 from aiida_oodal.data import LatentsData, MaceModelData, StructureSetData, get_structures
-from aiida_oodal.engine.ood.latents_files import FAILURES_FILE, RESULTS_FILE, finish_interrupted
-from aiida_oodal.engine.ood.latents_settings import LatentsSettings
+from aiida_oodal.engine.files import FAILURES_FILE, RESULTS_FILE, STRUCTURES_FILE
+from aiida_oodal.engine.mace.latents_files import finish_interrupted
+from aiida_oodal.engine.mace.latents_settings import LatentsSettings
 from aiida_oodal.engine.structures import StructureSet
-
-from .engine_code import engine_label
-from .engine_job import EngineCalculation, EngineParser, require_file
 
 
 class LatentsCalculation(EngineCalculation):
     """Structures x models -> latents; graphs are built once for all models."""
 
     COMMAND = 'latents'
-    STRUCTURES_FILE = 'structures.npz'
 
     @classmethod
     def define(cls, spec: CalcJobProcessSpec) -> None:
@@ -32,7 +31,8 @@ class LatentsCalculation(EngineCalculation):
         spec.input(
             'structures',
             valid_type=(StructureSetData, orm.StructureData, orm.SinglefileData),
-            help='What is evaluated; a file is streamed in the job: extxyz, also .gz, .bz2 or .xz.',
+            help='Structures to evaluate. A file (extxyz, also .gz, .bz2 or .xz) is read by the job, one structure '
+            'after the other.',
         )
         spec.input_namespace(
             'models',
@@ -46,7 +46,7 @@ class LatentsCalculation(EngineCalculation):
             serializer=orm.to_aiida_type,
             default=lambda: orm.Dict({}),
             validator=_validate_settings,
-            help='Fields of `aiida_oodal.engine.ood.latents_settings.LatentsSettings`.',
+            help='Fields of `aiida_oodal.engine.mace.latents_settings.LatentsSettings`.',
         )
         spec.input(
             'start',
@@ -68,7 +68,7 @@ class LatentsCalculation(EngineCalculation):
             valid_type=orm.Dict,
             serializer=orm.to_aiida_type,
             default=lambda: orm.Dict({'entry_point': 'oodal.progress', 'minimum_poll_interval': 60}),
-            help='Tells in `verdi process report`, once a minute, how far the job is.',
+            help='Monitor that writes the progress of the job into `verdi process report` once a minute.',
         )
         previous = spec.inputs.validator
         spec.inputs.validator = lambda inputs, context: previous(inputs, context) or _validate(inputs)
@@ -101,22 +101,23 @@ class LatentsCalculation(EngineCalculation):
             name = f'structures{"".join(PurePath(inputs.structures.filename).suffixes[-2:])}'
             copies.append((inputs.structures.uuid, inputs.structures.filename, name))
         else:
-            name = self.STRUCTURES_FILE
+            name = STRUCTURES_FILE
             structures[name] = get_structures(inputs.structures)
             # A code made of an older engine takes what it is given for the whole set.
-            if inputs.code.label == engine_label():
+            if read_job_format(inputs.code) >= 1:
                 first, structures[name] = start, structures[name].part(start, stop)
         settings = LatentsSettings.load(inputs.settings.get_dict())
         job = {
             'structures': name,
             'models': models,
-            'settings': settings.model_dump(mode='json'),
+            'settings': settings.plain(),
             'first': first,
             'start': start,
             'stop': stop,
         }
         own = ['latents', 'energies'] + (['forces'] if settings.forces else [])
-        arrays = ['numbers', 'offsets', 'structure_index', *(f'{name}_{label}' for label in models for name in own)]
+        shared = ['numbers', 'offsets', 'structure_index', 'fingerprints', 'isolated']
+        arrays = [*shared, *(f'{name}_{label}' for label in models for name in own)]
         return self.write_job(
             folder,
             job,
@@ -128,7 +129,7 @@ class LatentsCalculation(EngineCalculation):
 
 
 class LatentsParser(EngineParser):
-    """Take the latents as they are; also what a job that was ended from outside had finished."""
+    """Attach the latents, also those that a job had finished before it was ended from outside."""
 
     def parse_outputs(self, temporary: Path) -> ExitCode | None:
         """Attach what there is."""
@@ -159,7 +160,7 @@ def _validate(inputs: Any) -> str | None:
         start, stop = _range(inputs)
         stop = count if stop is None else stop
         if not 0 <= start < min(stop, count):
-            return f'structures {start} to {stop} (exclusive) of a set of {count}: there is none'
+            return f'structures {start} to {stop} (exclusive) of a set of {count}: this range is empty'
     return None
 
 

@@ -1,10 +1,9 @@
-"""One MD run with gamma watched, in real LAMMPS."""
+"""One MD run in LAMMPS that halts when gamma is too large."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,34 +15,46 @@ from aiida.common.folders import Folder
 from aiida.engine import CalcJobProcessSpec, ExitCode
 from ase import Atoms
 
+from aiida_oodal.calculations.job.engine_job import EngineCalculation, EngineParser, require_file
 from aiida_oodal.data import StructureSetData, get_structures
-from aiida_oodal.engine.__main__ import ERROR_FILE
 from aiida_oodal.engine.errors import OodalError
-from aiida_oodal.engine.md.dump import Frame, iterate_frames
-from aiida_oodal.engine.md.log import read_log
-from aiida_oodal.engine.md.script import FINAL_RESTART, lammps_rotation, render_input, turn_back, write_structure
+from aiida_oodal.engine.files import (
+    ERROR_FILE,
+    FINAL_FILE,
+    FINAL_RESTART_FILE,
+    INITIAL_RESTART_FILE,
+    INPUT_FILE,
+    LOG_FILE,
+    SNAPSHOTS_FILE,
+    STRUCTURE_FILE,
+)
+from aiida_oodal.engine.md.pair_lines import extend_lines
+from aiida_oodal.engine.md.run import read_run
+from aiida_oodal.engine.md.script import render_input, write_structure
 from aiida_oodal.engine.md.settings import MdSettings
+from aiida_oodal.engine.md.start.box import LammpsBox
+from aiida_oodal.engine.md.start.held import held_atoms
+from aiida_oodal.engine.md.start.home import FramesHome
+from aiida_oodal.engine.md.start.types import assign_types
 from aiida_oodal.engine.md.thermo import to_metal
-from aiida_oodal.engine.md.verdict import Outcome, Verdict, judge
+from aiida_oodal.engine.md.verdict import Outcome, Verdict
+from aiida_oodal.engine.thresholds import Thresholds
+from aiida_oodal.templates import get_template
 
-from .engine_job import EngineCalculation, EngineParser, require_file
 from .md_forces import define_sources, get_source, validate_source
+
+#: Frames of larger structures stay where MD ran, unless they are asked for.
+MOST_ATOMS_RETRIEVED = 50_000
 
 
 class MdCalculation(EngineCalculation):
-    """LAMMPS MD that halts where the potential no longer knows what it does; a halt is a success.
+    """LAMMPS MD that halts when the potential extrapolates too far; a halt is a success.
 
-    With the engine's code LAMMPS is a library and Python gives forces; with any other the code is LAMMPS itself.
+    If `code` is the engine, LAMMPS runs as a library and Python computes the forces; else `code` is LAMMPS itself.
     """
 
     COMMAND = 'md'
     OUTPUT_FILE = 'md.out'
-    INPUT_FILE = 'md.in'
-    STRUCTURE_FILE = 'structure.data'
-    LOG_FILE = 'log.lammps'
-    SNAPSHOTS_FILE = 'snapshots.dump'
-    FINAL_FILE = 'final.dump'
-    INITIAL_RESTART_FILE = 'initial.restart'
 
     @classmethod
     def define(cls, spec: CalcJobProcessSpec) -> None:
@@ -53,7 +64,8 @@ class MdCalculation(EngineCalculation):
         spec.input(
             'structure',
             valid_type=(StructureSetData, orm.StructureData),
-            help='Where MD starts from; of a set, the first structure. Its velocities are used if it has any.',
+            help='Where MD starts from; of a set, the first structure. Its velocities are used if it has any, its '
+            'masses are kept, and atoms that it holds fixed (ASE constraint FixAtoms) stay where they are.',
         )
         spec.input(
             'settings',
@@ -63,25 +75,42 @@ class MdCalculation(EngineCalculation):
             help='Fields of `aiida_oodal.engine.md.settings.MdSettings`: ensemble, temperature [K], steps, ...',
         )
         spec.input(
+            'thresholds',
+            valid_type=orm.Dict,
+            serializer=orm.to_aiida_type,
+            required=False,
+            validator=lambda node, _: None if node is None else Thresholds.check(node.get_dict()),
+            help='Fields of `aiida_oodal.engine.thresholds.Thresholds`; they win over those of the settings.',
+        )
+        spec.input(
             'parent_folder',
             valid_type=orm.RemoteData,
             required=False,
-            help='Folder of an earlier run of the same settings; MD goes on from its `restart_file`.',
+            help='Remote folder of an earlier run with the same settings; this run goes on from its `restart_file`.',
         )
         spec.input(
             'restart_file',
             valid_type=orm.Str,
             serializer=orm.to_aiida_type,
             required=False,
-            help='Name of the restart file in `parent_folder`, as `restart_file` of the results of that run; if it is '
-            f'not given, `{FINAL_RESTART}`, which a run leaves at its end.',
+            help='Name of the restart file in `parent_folder`, such as `restart_file` in the results of that run. '
+            f'Default: `{FINAL_RESTART_FILE}`, which every run writes at its end.',
         )
         spec.input(
             'run_to',
             valid_type=orm.Int,
             serializer=orm.to_aiida_type,
             required=False,
-            help='Step at which this run ends, before `steps` of the settings if it is a segment of a longer run.',
+            help='Step at which this run ends, at most `steps` of the settings; default: `steps`. Segments of a longer '
+            'run need it.',
+        )
+        spec.input(
+            'retrieve_snapshots',
+            valid_type=orm.Bool,
+            serializer=orm.to_aiida_type,
+            required=False,
+            help='Whether the frames are retrieved and become outputs. If not, they stay in the remote folder, where '
+            f'the carving job reads them. Default: they are retrieved up to {MOST_ATOMS_RETRIEVED:,} atoms.',
         )
         spec.inputs['metadata']['options']['parser_name'].default = 'oodal.md'
         previous = spec.inputs.validator
@@ -90,6 +119,7 @@ class MdCalculation(EngineCalculation):
             or _validate_restart_file(inputs)
             or _validate_run_to(inputs)
             or validate_source(inputs, ports)
+            or _validate_retrieve_snapshots(inputs)
         )
 
         spec.output('results', valid_type=orm.Dict, help='The verdict: outcome, last step, largest gamma, message.')
@@ -104,10 +134,15 @@ class MdCalculation(EngineCalculation):
             'snapshots',
             valid_type=StructureSetData,
             required=False,
-            help='Frames whose largest gamma passed gamma_select, the one to learn from last, with `gamma` of shape '
-            '(n_atoms,); of pair lines, which have no gamma, all sampled frames.',
+            help='Frames whose largest gamma passed gamma_select; the last one is the frame to cut clusters from. They '
+            'have `gamma` of shape (n_atoms,). With pair lines, which give no gamma: all sampled frames.',
         )
-        spec.output('final', valid_type=StructureSetData, required=False, help='The last frame, with velocities.')
+        spec.output(
+            'final',
+            valid_type=StructureSetData,
+            required=False,
+            help='The last frame that is physical, with velocities.',
+        )
 
         spec.exit_code(400, 'ERROR_WALLTIME', message='{message}', invalidates_cache=True)
         spec.exit_code(410, 'ERROR_LOST_ATOMS', message='{message}')
@@ -120,43 +155,49 @@ class MdCalculation(EngineCalculation):
         settings = self._settings()
         source = get_source(self.inputs)
         structure = get_structures(self.inputs.structure)[0]
+        types = assign_types(structure, source.elements)
         restart = self.inputs.get('parent_folder') is not None
         script = render_input(
+            get_template('lammps/md.in.j2'),
             settings,
             forces=source.forces,
-            elements=source.elements,
+            elements=types.elements,
             cutoff=source.cutoff,
             restart=restart,
             has_velocities=structure.has('momenta'),
             pbc=structure.pbc,
-            lines=source.lines,
+            lines=extend_lines(source.lines, source.elements, types.elements),
             run_to=None if self.inputs.get('run_to') is None else self.inputs.run_to.value,
+            held=held_atoms(structure),
+            masses=types.masses if types.own_masses else (),
         )
-        with folder.open(self.INPUT_FILE, 'w', encoding='utf-8') as handle:
+        with folder.open(INPUT_FILE, 'w', encoding='utf-8') as handle:
             handle.write(script)
-        with folder.open(self.STRUCTURE_FILE, 'w', encoding='utf-8') as handle:
-            handle.write(write_structure(structure, source.elements, settings.units))
+        box = LammpsBox(structure.cell.array, structure.pbc)
+        path = folder.get_abs_path(STRUCTURE_FILE)
+        write_structure(path, box.equivalent(structure), source.elements, settings.units)
+        frames = [SNAPSHOTS_FILE, FINAL_FILE] if brings_frames(self.inputs) else []
         calc_info = self.write_job(
             folder,
-            {'input': self.INPUT_FILE, 'potential': source.job},
+            {'input': INPUT_FILE, 'potential': source.job_for(types.elements)},
             copies=source.copies,
-            retrieve=[self.LOG_FILE],
-            retrieve_temporary=[self.LOG_FILE, self.SNAPSHOTS_FILE, self.FINAL_FILE, ERROR_FILE],
+            retrieve=[LOG_FILE],
+            retrieve_temporary=[LOG_FILE, ERROR_FILE, *frames],
         )
         if source.forces != 'embedded':
-            words = ['-in', self.INPUT_FILE, '-log', self.LOG_FILE, '-nocite', *source.arguments]
+            words = ['-in', INPUT_FILE, '-log', LOG_FILE, '-nocite', *source.arguments]
             calc_info.codes_info[0].cmdline_params = words
-        calc_info.provenance_exclude_list += [self.STRUCTURE_FILE, *source.write_files(Path(folder.abspath))]
+        calc_info.provenance_exclude_list += [STRUCTURE_FILE, *source.write_files(Path(folder.abspath))]
         if restart:
             parent = self.inputs.parent_folder
-            name = FINAL_RESTART if self.inputs.get('restart_file') is None else self.inputs.restart_file.value
+            name = FINAL_RESTART_FILE if self.inputs.get('restart_file') is None else self.inputs.restart_file.value
             file = f'{parent.get_remote_path()}/{name}'
-            calc_info.remote_copy_list = [(parent.computer.uuid, file, self.INITIAL_RESTART_FILE)]
+            calc_info.remote_copy_list = [(parent.computer.uuid, file, INITIAL_RESTART_FILE)]
         return calc_info
 
     def _settings(self) -> MdSettings:
-        """Return the settings; where the job has a limit of time, LAMMPS stops before it and writes what is needed."""
-        settings = MdSettings.load(self.inputs.settings.get_dict())
+        """Return the settings. If the job has a time limit, LAMMPS gets a shorter one to write its last files."""
+        settings = read_settings(self.inputs)
         limit = self.options.get('max_wallclock_seconds')
         if settings.walltime_s is not None or limit is None:
             return settings
@@ -164,63 +205,40 @@ class MdCalculation(EngineCalculation):
 
 
 class MdParser(EngineParser):
-    """Give the verdict on a run from what it left on disk; exit code 0 of LAMMPS proves nothing."""
+    """Judge a run by the files that it left; exit code 0 of LAMMPS proves nothing."""
 
     def parse(self, **kwargs: Any) -> ExitCode | None:
-        """Judge whenever there is a log: an error that LAMMPS met in mid-run is a verdict, not bad input."""
+        """Judge the run if there is a log: an error in the middle of a run is an outcome, not bad input."""
         temporary = Path(kwargs.get('retrieved_temporary_folder', '.'))
-        if not (temporary / MdCalculation.LOG_FILE).is_file():
+        if not (temporary / LOG_FILE).is_file():
             return super().parse(**kwargs)
         return self.parse_or_explain(temporary)
 
     def parse_outputs(self, temporary: Path) -> ExitCode | None:
         """Attach verdict, series and frames."""
-        require_file(temporary / MdCalculation.LOG_FILE)
+        require_file(temporary / LOG_FILE)
         inputs = self.node.base.links.get_incoming(link_type=LinkType.INPUT_CALC).nested()
-        settings = MdSettings.load(inputs['settings'].get_dict())
+        settings = read_settings(inputs)
         source = get_source(inputs)
-        verdict = judge(
+        run = read_run(
             temporary,
             target_step=inputs['run_to'].value if 'run_to' in inputs else settings.steps,
-            gamma_select=settings.gamma_select,
-            gamma_break=settings.gamma_break,
-            gamma_ceiling=settings.gamma_ceiling,
+            thresholds=settings.thresholds,
             restart_every=settings.restart_every,
             watched=source.forces != 'lines',
+            has_frames=brings_frames(inputs),
         )
-        self.out('results', orm.Dict(_plain(dataclasses.asdict(verdict))))
-        self.attach_series(temporary / MdCalculation.LOG_FILE, settings.units)
-        self.attach_frames(temporary, settings, source.elements, verdict)
-        return self._exit_code(verdict)
-
-    def attach_series(self, path: Path, units: str) -> None:
-        """Attach the thermo columns, each step once."""
-        series = to_metal(read_log(path).series(), units)
+        self.out('results', orm.Dict(_plain(dataclasses.asdict(run.verdict))))
+        series = to_metal(run.series, settings.units)
         names = {name: name.removeprefix('v_').lower() for name in series}
         self.out('series', orm.ArrayData({names[name]: np.asarray(values) for name, values in series.items()}))
-
-    def attach_frames(self, temporary: Path, settings: MdSettings, elements: list[str], verdict: Verdict) -> None:
-        """Attach the snapshots over the threshold (all of them without gamma), and the last frame.
-
-        What came after the frame to learn from, or is not physical, is left out.
-        """
-        rotation = lammps_rotation(get_structures(self.node.inputs.structure)[0].cell.array)
-        lost = verdict.outcome in (Outcome.LOST_ATOMS, Outcome.EXPLODED)
-        end = verdict.last_valid_step if lost else verdict.last_step
-        end = end if verdict.candidate_step is None else verdict.candidate_step
-        snapshots: dict[int, Atoms] = {}
-        final: Atoms | None = None
-        for frame in _frames(temporary):
-            atoms = turn_back(frame.to_atoms(elements, lammps_units=settings.units), rotation)
-            over = frame.gamma is None or settings.gamma_select < frame.max_gamma <= settings.gamma_ceiling
-            if end is not None and frame.step <= end and over:
-                snapshots[frame.step] = atoms
-            if final is None or frame.step >= final.info['step']:
-                final = atoms
-        if snapshots:
-            self.out('snapshots', StructureSetData(snapshots[step] for step in sorted(snapshots)))
-        if final is not None:
-            self.out('final', StructureSetData([final]))
+        if run.verdict.has_frames:
+            home = FramesHome(get_structures(inputs['structure'])[0], source.elements, settings.units)
+            if run.snapshots:
+                self.out('snapshots', StructureSetData(home.bring(frame) for frame in run.snapshots))
+            if run.final is not None:
+                self.out('final', StructureSetData([home.bring(run.final)]))
+        return self._exit_code(run.verdict)
 
     def _exit_code(self, verdict: Verdict) -> ExitCode | None:
         codes = {
@@ -234,19 +252,43 @@ class MdParser(EngineParser):
         return None if code is None else code.format(message=verdict.message)
 
 
-def _frames(folder: Path) -> Iterator[Frame]:
-    """Yield the frames of a run, the last one last; it may have been a snapshot, too.
+def read_settings(inputs: Mapping[str, Any]) -> MdSettings:
+    """Return the settings of a run, with the thresholds of the port `thresholds` if they were given."""
+    thresholds = inputs.get('thresholds')
+    return MdSettings.load({**inputs['settings'].get_dict(), **({} if thresholds is None else thresholds.get_dict())})
 
-    Of a damaged dump those before the damage, of which the verdict tells.
+
+def brings_frames(inputs: Mapping[str, Any]) -> bool:
+    """Tell whether the frames of a run are retrieved, or stay in its remote folder."""
+    if inputs.get('retrieve_snapshots') is not None:
+        return bool(inputs['retrieve_snapshots'].value)
+    few = len(get_structures(inputs['structure'])[0]) <= MOST_ATOMS_RETRIEVED
+    return few or get_source(inputs).forces == 'lines'  # which the frames are sent out again to be graded
+
+
+def describe_run(folder: orm.RemoteData) -> tuple[dict[str, Any], Atoms]:
+    """Return what a job needs to read the files of a run where they are, and the structure that the run began with.
+
+    :param folder: remote folder of the run; the inputs of the run are those of its creator.
+    :raises OodalError: if no run of `oodal.md` that was watched made the folder.
     """
-    for name in (MdCalculation.SNAPSHOTS_FILE, MdCalculation.FINAL_FILE):
-        if (folder / name).is_file():
-            with suppress(OodalError):
-                yield from iterate_frames(folder / name)
+    creator = folder.creator
+    if creator is None or creator.process_class is not MdCalculation:
+        raise OodalError(f'RemoteData<{folder.pk}> is not the folder of a run of `oodal.md`')
+    inputs = creator.base.links.get_incoming(link_type=LinkType.INPUT_CALC).nested()
+    settings, source = read_settings(inputs), get_source(inputs)
+    if source.forces == 'lines':
+        raise OodalError(f'MD<{creator.pk}> was driven by pair lines: its frames have no gamma')
+    return {
+        'elements': list(source.elements),
+        'units': settings.units,
+        'target_step': inputs['run_to'].value if 'run_to' in inputs else settings.steps,
+        'restart_every': settings.restart_every,
+    }, get_structures(inputs['structure'])[0]
 
 
 def _plain(value: Any) -> Any:
-    """Give a verdict as what a database stores."""
+    """Return a value of a verdict as plain Python, which a database stores."""
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -261,17 +303,27 @@ def _validate_settings(node: orm.Dict, _: Any) -> str | None:
 def _validate_restart_file(inputs: Any) -> str | None:
     """Refuse the name of a file without the folder that it lies in.
 
-    The name that every run leaves says nothing of its own: runs made when it was a default have it as an input, and can
-    be made again.
+    The name of the final restart file is accepted without a folder, because older runs have it as an input by default.
     """
     name = inputs.get('restart_file')
-    if name is None or name.value == FINAL_RESTART:
+    if name is None or name.value == FINAL_RESTART_FILE:
         return None
     if Path(name.value).name != name.value:
         return f'restart_file = {name.value!r} is not the name of a file in parent_folder'
     if inputs.get('parent_folder') is None:
         return f'restart_file = {name.value!r} needs parent_folder, the remote folder of the earlier run'
     return None
+
+
+def _validate_retrieve_snapshots(inputs: Any) -> str | None:
+    """Refuse to leave the frames of pair lines in the remote folder: they have to be graded."""
+    wanted = inputs.get('retrieve_snapshots')
+    if wanted is None or wanted.value or not inputs.get('pair'):
+        return None
+    return (
+        'retrieve_snapshots = False cannot be used with pair lines: their frames have no gamma and are retrieved to '
+        'be graded'
+    )
 
 
 def _validate_run_to(inputs: Any) -> str | None:

@@ -1,87 +1,58 @@
-"""Where the forces of an MD run come from, and what that way puts into the job."""
+"""Where the forces of an MD run come from (potential, ensemble, pair lines), and the files that each of them needs."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 from aiida import orm
 from aiida.engine import CalcJobProcessSpec
-from ase.data import chemical_symbols
+from ase import Atoms
 
-from aiida_oodal.data import AcePotentialData, MaceModelData, OodReferenceData, get_structures
-from aiida_oodal.data.arrays import read_arrays
+from aiida_oodal.calculations.codes.lammps_build import NATIVE_STYLE
+from aiida_oodal.calculations.codes.lammps_code import check_pair_style, is_engine
+from aiida_oodal.data import get_structures
 from aiida_oodal.engine.errors import OodalError
-from aiida_oodal.engine.md.build import NATIVE_STYLE
-from aiida_oodal.engine.md.ensemble_settings import EnsembleSettings
-from aiida_oodal.engine.md.pair_lines import check_arguments, check_lines, pair_styles
+from aiida_oodal.engine.md.pair_lines import check_arguments, check_lines, extend_lines, pair_styles, sets_masses
 from aiida_oodal.engine.md.settings import Forces, MdSettings, check_structure
+from aiida_oodal.engine.md.start.types import assign_types
 
-from .ensemble_ports import define_ensemble
-from .lammps_code import check_pair_style, is_engine
+from .learned import LEARNED, LearnedFiles, define_learned, describe_learned
 
 #: Ports that say where forces come from; a run has one of them.
-SOURCES = ('potential', 'ensemble', 'pair')
-#: The fitted reference of an ensemble, in the job folder.
-REFERENCE_FILE = 'reference.npz'
+SOURCES = (*LEARNED, 'pair')
 
 
 @dataclass(frozen=True)
-class ForceSource:
-    """One way to forces.
+class ForceSource(LearnedFiles):
+    """Where forces come from, with files and description for the job; ``job`` is empty for pair lines.
 
-    :ivar forces: the name of the way in the LAMMPS template.
-    :ivar elements: element of each LAMMPS type.
-    :ivar cutoff: range [angstrom]; None where only the pair style knows it.
+    :ivar forces: ``native``, ``embedded`` or ``lines``, see the template of the LAMMPS script.
     :ivar lines: pair style commands of ``forces='lines'``.
     :ivar arguments: words for the command line of LAMMPS.
-    :ivar job: what the engine reads about the potential.
-    :ivar copies: ``(node uuid, name in the node, name in the job)``.
-    :ivar reference: what gamma of an ensemble is measured against.
     """
 
-    forces: Forces
-    elements: list[str]
-    cutoff: float | None = None
+    forces: Forces = 'embedded'
     lines: list[str] = field(default_factory=list)
     arguments: list[str] = field(default_factory=list)
-    job: dict[str, Any] = field(default_factory=dict)
-    copies: list[tuple[str, str, str]] = field(default_factory=list)
-    reference: OodReferenceData | None = None
 
-    def write_files(self, folder: Path) -> list[str]:
-        """Write what is not a file of a node already, and return the names."""
-        if self.reference is None:
-            return []
-        np.savez(folder / REFERENCE_FILE, allow_pickle=False, **read_arrays(self.reference))
-        return [REFERENCE_FILE]
+    def job_for(self, types: Sequence[str]) -> dict[str, Any]:
+        """Return what the engine reads about the potential, for a run with these types (the element of each)."""
+        return {**self.job, 'elements': list(types)} if self.job else {}
 
 
 def define_sources(spec: CalcJobProcessSpec) -> None:
     """Define the ports of :data:`SOURCES`."""
-    spec.input(
-        'potential',
-        valid_type=AcePotentialData,
-        required=False,
-        help='An ACE potential, which grades itself: by `pair_style pace/extrapolation` if `code` is LAMMPS with '
-        'ML-PACE, by pyace if it is the engine.',
-    )
-    define_ensemble(spec, 'An ensemble of MACE models, which grades itself by its disagreement; `code` is the engine.')
-    spec.input(
-        'ensemble.settings',
-        valid_type=orm.Dict,
-        required=False,
-        serializer=orm.to_aiida_type,
-        validator=_validate_ensemble_settings,
-        help='Fields of `aiida_oodal.engine.md.ensemble_settings.EnsembleSettings`: which model gives forces, ...',
+    define_learned(
+        spec,
+        text='What gives the forces of MD. A potential is evaluated by `pair_style pace/extrapolation` if `code` is '
+        'LAMMPS with ML-PACE, and in Python if `code` is the engine; an ensemble needs the engine.',
     )
     spec.input_namespace(
         'pair',
         required=False,
-        help='Any other pair style of LAMMPS; `code` is LAMMPS itself, and nothing watches the run.',
+        help='Any other pair style of LAMMPS. `code` must be LAMMPS itself, and the run computes no gamma.',
     )
     spec.input(
         'pair.lines',
@@ -102,14 +73,15 @@ def define_sources(spec: CalcJobProcessSpec) -> None:
         valid_type=orm.List,
         required=False,
         serializer=orm.to_aiida_type,
-        help='Words for the command line of LAMMPS, as GPUs want them: `-k`, `on`, `g`, `1`, `-sf`, `kk`.',
+        help='Arguments for the command line of LAMMPS, one per entry, such as those for GPUs: `-k`, `on`, `g`, `1`, '
+        '`-sf`, `kk`.',
     )
     spec.input_namespace(
         'pair.files',
         valid_type=orm.SinglefileData,
         dynamic=True,
         required=False,
-        help='Files that the lines name; they come into the job under their own names, whatever the keys here.',
+        help='Files that the lines read, by any key. In the job they have their own file names.',
     )
 
 
@@ -120,55 +92,17 @@ def get_source(inputs: Mapping[str, Any]) -> ForceSource:
     """
     if pair := inputs.get('pair'):
         return ForceSource(
-            'lines',
             pair['elements'].get_list(),
+            None,
+            {},
+            [(file.uuid, file.filename, file.filename) for file in pair.get('files', {}).values()],
+            forces='lines',
             lines=pair['lines'].get_list(),
             arguments=pair['arguments'].get_list() if 'arguments' in pair else [],
-            copies=[(file.uuid, file.filename, file.filename) for file in pair.get('files', {}).values()],
         )
-    if ensemble := inputs.get('ensemble'):
-        return _ensemble_source(ensemble)
-    potential = inputs['potential']
-    names = (AcePotentialData.BASIS, AcePotentialData.ACTIVE_SET)
-    return ForceSource(
-        'embedded' if is_engine(inputs['code']) else 'native',
-        potential.elements,
-        cutoff=potential.cutoff,
-        job={'kind': 'ace', 'yaml': names[0], 'active_set': names[1], 'elements': potential.elements},
-        copies=[(potential.uuid, name, name) for name in names],
-    )
-
-
-def _ensemble_source(ensemble: Mapping[str, Any]) -> ForceSource:
-    models, reference = ensemble['models'], ensemble['reference']
-    files = {label: f'{label}.model' for label in models}
-    elements = [chemical_symbols[number] for number in reference.base.attributes.get('elements')]
-    settings = EnsembleSettings.load(ensemble['settings'].get_dict() if 'settings' in ensemble else {})
-    labels = reference.base.attributes.get('model_labels')
-    if set(models) != set(labels):
-        raise OodalError(
-            f'ensemble.models are {", ".join(models)}, but the reference was made of {", ".join(labels)}: give the '
-            'models the labels that they had there'
-        )
-    if settings.forces not in (*models, 'mean'):
-        raise OodalError(f'ensemble settings: forces = {settings.forces!r}: there are {", ".join((*models, "mean"))}')
-    return ForceSource(
-        'embedded',
-        elements,
-        job={
-            'kind': 'mace',
-            'models': files,
-            'reference': REFERENCE_FILE,
-            'elements': elements,
-            'settings': settings.model_dump(mode='json'),
-        },
-        copies=[(models[label].uuid, MaceModelData.MODEL, name) for label, name in files.items()],
-        reference=reference,
-    )
-
-
-def _validate_ensemble_settings(node: orm.Dict, _: Any) -> str | None:
-    return EnsembleSettings.check(node.get_dict())
+    learned = describe_learned(inputs)
+    native = learned.reference is None and not is_engine(inputs['code'])
+    return ForceSource(**vars(learned), forces='native' if native else 'embedded')
 
 
 def validate_source(inputs: Mapping[str, Any], ports: Mapping[str, Any]) -> str | None:
@@ -181,9 +115,8 @@ def validate_source(inputs: Mapping[str, Any], ports: Mapping[str, Any]) -> str 
         return f'forces come from {" and ".join(given)}; give one of them'
     if not given:
         return f'nothing gives forces; give one of {", ".join(SOURCES)}' if set(SOURCES) <= set(ports) else None
-    for name, needed in (('pair', {'lines', 'elements'}), ('ensemble', {'models', 'reference'})):
-        if given == [name] and (missing := needed - set(inputs[name])):
-            return f'{name}.{min(missing)} is missing'
+    if given == ['pair'] and (missing := {'lines', 'elements'} - set(inputs['pair'])):
+        return f'pair.{min(missing)} is missing'
     if 'code' not in inputs:
         return None
     try:
@@ -192,9 +125,24 @@ def validate_source(inputs: Mapping[str, Any], ports: Mapping[str, Any]) -> str 
         if {'structure', 'settings'} <= set(inputs):
             settings, structure = MdSettings.load(inputs['settings'].get_dict()), get_structures(inputs['structure'])[0]
             check_structure(settings, structure, source.elements, source.cutoff, forces=source.forces)
+            _check_masses(structure, source)
     except OodalError as error:
         return str(error)
     return None
+
+
+def _check_masses(structure: Atoms, source: ForceSource) -> None:
+    """Refuse masses that pair lines cannot take.
+
+    :raises OodalError: saying what to change.
+    """
+    if source.forces != 'lines':
+        return
+    if structure.has('masses') and sets_masses(source.lines):
+        raise OodalError(
+            'the structure has masses of its own and the pair lines set masses, too: remove one of the two'
+        )
+    extend_lines(source.lines, source.elements, assign_types(structure, source.elements).elements)
 
 
 def _check_code(code: orm.AbstractCode, source: ForceSource) -> None:
@@ -203,7 +151,7 @@ def _check_code(code: orm.AbstractCode, source: ForceSource) -> None:
     :raises OodalError: saying which code can.
     """
     if source.reference is not None and not is_engine(code):
-        raise OodalError('an ensemble needs the engine as code (aiida_oodal.calculations.engine_code.get_engine_code)')
+        raise OodalError('an ensemble needs the engine as code (aiida_oodal.calculations.codes.get_engine_code)')
     styles = [NATIVE_STYLE] if source.forces == 'native' else []
     if source.forces == 'lines':
         check_lines(source.lines, source.elements, [name for *_, name in source.copies])

@@ -1,4 +1,4 @@
-"""Hot snapshots by MD under the reference itself: an independent set to judge potentials by."""
+"""MD driven by the labeller itself: an independent set of labelled snapshots to test potentials on."""
 
 from __future__ import annotations
 
@@ -10,19 +10,18 @@ from aiida.common.datastructures import CalcInfo
 from aiida.common.folders import Folder
 from aiida.engine import CalcJobProcessSpec, ExitCode
 
+from aiida_oodal.calculations.job.engine_job import EngineCalculation, EngineParser
 from aiida_oodal.data import StructureSetData, get_structures
-from aiida_oodal.engine.learn.reference_md import validate_reference_md_settings
+from aiida_oodal.engine.files import LABELS_FILE, RESULTS_FILE, STRUCTURES_FILE
+from aiida_oodal.engine.label.reference_md import validate_reference_md_settings
 
-from .engine_job import RESULTS_FILE, EngineCalculation, EngineParser
-from .label import validate_reference
+from .label import count_workers, validate_calculator
 
 
 class ReferenceMdCalculation(EngineCalculation):
-    """Sample labelled snapshots at several temperatures; meant for references that are cheap."""
+    """Sample labelled snapshots at several temperatures; meant for calculators that are cheap."""
 
     COMMAND = 'reference-md'
-    STRUCTURE_FILE = 'structure.npz'
-    LABELS_FILE = 'labels.npz'
 
     @classmethod
     def define(cls, spec: CalcJobProcessSpec) -> None:
@@ -34,18 +33,19 @@ class ReferenceMdCalculation(EngineCalculation):
             help='The structure that MD starts from; of a set, the first.',
         )
         spec.input(
-            'reference',
+            'calculator',
             valid_type=orm.Dict,
             serializer=orm.to_aiida_type,
-            validator=validate_reference,
-            help='What drives and labels: {"calculator": name of an ASE calculator, "parameters": {...}}.',
+            validator=validate_calculator,
+            help='The calculator that drives MD and labels: {"calculator": name of an ASE calculator, "parameters": '
+            '{...}}.',
         )
         spec.input(
             'settings',
             valid_type=orm.Dict,
             serializer=orm.to_aiida_type,
             validator=_validate_settings,
-            help='Arguments of `aiida_oodal.engine.learn.reference_md.sample_md`: temperatures [K], steps, seed, ...',
+            help='Arguments of `aiida_oodal.engine.label.reference_md.sample_md`: temperatures [K], steps, seed, ...',
         )
         spec.inputs['metadata']['options']['parser_name'].default = 'oodal.reference_md'
         spec.output('labels', valid_type=StructureSetData, help='Snapshots with REF_energy [eV] and REF_forces.')
@@ -53,17 +53,19 @@ class ReferenceMdCalculation(EngineCalculation):
 
     def prepare_for_submission(self, folder: Folder) -> CalcInfo:
         """Write the structure and the settings."""
+        calculator = self.inputs.calculator.get_dict()
         job = {
-            'structure': self.STRUCTURE_FILE,
-            'reference': self.inputs.reference.get_dict(),
+            'structure': STRUCTURES_FILE,
+            'calculator': calculator,
             'settings': self.inputs.settings.get_dict(),
+            'workers': count_workers(calculator, self.options),
         }
         return self.write_job(
             folder,
             job,
-            structures={self.STRUCTURE_FILE: get_structures(self.inputs.structure)},
+            structures={STRUCTURES_FILE: get_structures(self.inputs.structure)},
             retrieve=[RESULTS_FILE],
-            retrieve_temporary=[self.LABELS_FILE],
+            retrieve_temporary=[LABELS_FILE],
         )
 
 
@@ -73,7 +75,7 @@ class ReferenceMdParser(EngineParser):
     def parse_outputs(self, temporary: Path) -> ExitCode | None:
         """Attach them."""
         self.attach_results()
-        self.attach_structures('labels', temporary / ReferenceMdCalculation.LABELS_FILE)
+        self.attach_structures('labels', temporary / LABELS_FILE)
         return None
 
 

@@ -1,63 +1,36 @@
-"""``aiida-oodal doctor``: look at everything a campaign needs, and say which command mends what is broken."""
+"""``aiida-oodal doctor``: check everything a campaign needs, and name the command that repairs what is broken."""
 
 from __future__ import annotations
 
 import click
 
+from aiida_oodal.operations.checks import check_installation
+from aiida_oodal.operations.doctor import check_daemon, mend_daemon
 
-@click.command()
+from .params import PROFILE, ProfileCommand, plain_errors
+
+
+@click.command(cls=ProfileCommand)
 @click.option('--computer', 'label', help='Only this computer.  [default: every computer]')
 @click.option(
     '--fix',
     is_flag=True,
-    help='Start daemon and broker afresh if they are ill, resume what was paused because a computer did not answer '
-    'that answers now, and give processes that lost their task a new one; no finished work is repeated.',
+    help='Restart daemon and broker if they do not work, resume processes that were paused because their computer did '
+    'not answer, if it answers now, and give processes that lost their task a new one. No finished work is repeated.',
 )
 @click.option('--workers', type=click.IntRange(1), default=2, show_default=True, help='Daemon workers after --fix.')
-@click.option('-p', '--profile', help='AiiDA profile; the default one if not given.')
-def doctor(label: str | None, fix: bool, workers: int, profile: str | None) -> None:
+@PROFILE
+def doctor(label: str | None, fix: bool, workers: int) -> None:
     """Check versions, storage, broker, daemon, disk, computers and codes; exit with 1 if something is broken.
 
-    Every broken line is followed by the command that mends it.
+    Every line of a failed check is followed by the command that repairs it.
     """
-    from .setup import extend_path, load_profile, plain_errors
-
-    extend_path()
+    broken = 0
     with plain_errors():
-        load_profile(profile)
-        from aiida.manage import get_manager
-
-        from .checks import check_installation
-        from .checks_daemon import check_daemon, name_processes
-        from .daemon import start_daemon
-        from .orphans import close_ended, find_begun_without_task, find_other_users, revive_orphans
-        from .paused import resume_paused
-
-        findings = list(check_daemon())
-        if fix and not all(finding.ok for finding in findings if finding.fixable):
-            for finding in findings:
-                if not finding.ok:
-                    click.echo(str(finding))
-            if (begun := find_begun_without_task()) and (users := find_other_users()):
-                raise click.ClickException(
-                    f'{name_processes(begun)}: no task is there for them. Maybe `{" ".join(users[0].cmdline())}` (PID '
-                    f'{users[0].pid}) runs them itself; a task, which the cure gives to all, would run them twice. End '
-                    'it, or wait for its end, then repeat this.'
-                )
-            click.echo(f'starting daemon and broker afresh with {workers} workers')
-            # `verdi process repair` ends what it takes for stray connections to PostgreSQL; ours would be one of them.
-            get_manager().reset_profile_storage()
-            start_daemon(workers, repair=True)
-            findings = list(check_daemon(patience=20.0))
-        if fix and all(finding.ok for finding in findings if finding.fixable):
-            for done, cure in (('resumed', resume_paused), ('gave a task to', revive_orphans), ('closed', close_ended)):
-                if nodes := cure():
-                    click.echo(f'{done} {name_processes(nodes)}')
-                    findings = list(check_daemon())
-        broken = 0
+        findings = mend_daemon(workers, click.echo) if fix else check_daemon()
         for finding in (*findings, *check_installation(label)):
             click.echo(str(finding))
             broken += not finding.ok
     if broken:
-        raise click.ClickException(f'{broken} of the above must be mended')
+        raise click.ClickException(f'{broken} of the checks above failed')
     click.echo('all is well')

@@ -1,91 +1,57 @@
-"""The group of commands. AiiDA is imported by the command that needs it, so that ``--help`` answers at once."""
+"""The group of commands. Each is imported when it is called, so that ``--help`` answers at once, without AiiDA."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
+import importlib
 
 import click
 
 from aiida_oodal import __version__
+from aiida_oodal.operations.profiles import extend_path
 
-from .doctor import doctor
-from .screen import scores, screen
-from .setup import setup
+#: Command -> where it is, and what the help of the group says of it.
+COMMANDS = {
+    'campaign': (
+        'aiida_oodal.cli.campaign:campaign',
+        'Launch, list, compare, pause, stop, extend and export campaigns, and show where one stands.',
+    ),
+    'doctor': ('aiida_oodal.cli.doctor:doctor', 'Check all that a campaign needs, and say how to repair it.'),
+    'init': ('aiida_oodal.cli.init:init', 'Write a launch script for a campaign of your own.'),
+    'queue': ('aiida_oodal.cli.queue:queue', 'List, change and label the entries of the DFT queue.'),
+    'quickstart': ('aiida_oodal.cli.quickstart:quickstart', 'Run a script with a campaign in a new AiiDA profile.'),
+    'report': ('aiida_oodal.cli.report:report', 'Write the HTML page of a campaign.'),
+    'scores': ('aiida_oodal.cli.screen:scores', 'Print and export what a screening found.'),
+    'screen': ('aiida_oodal.cli.screen:screen', 'Screen sets of structures.'),
+    'setup': ('aiida_oodal.cli.setup:setup', 'Set up profile, computer and codes, and test them.'),
+    'why': ('aiida_oodal.cli.why:why', 'Tell how a cluster, a label or a potential came about.'),
+    'watch': ('aiida_oodal.cli.watch:watch', 'Follow a campaign until it ends.'),
+}
 
 
-@click.group(context_settings={'help_option_names': ['-h', '--help']})
+class LazyGroup(click.Group):
+    """The group of :data:`COMMANDS`."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names of the commands."""
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import a command."""
+        if cmd_name not in COMMANDS:
+            return None
+        # AiiDA looks for `verdi` when it is imported.
+        extend_path()
+        module, _, name = COMMANDS[cmd_name][0].partition(':')
+        command: click.Command = getattr(importlib.import_module(module), name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the list of commands, without importing them."""
+        with formatter.section('Commands'):
+            formatter.write_dl([(name, COMMANDS[name][1]) for name in sorted(COMMANDS)])
+
+
+@click.group(cls=LazyGroup, context_settings={'help_option_names': ['-h', '--help']})
 @click.version_option(__version__, prog_name='aiida-oodal')
 def main() -> None:
-    """Self-healing machine-learned potentials: find where a potential is ignorant, label it, retrain."""
-
-
-main.add_command(doctor)
-main.add_command(screen)
-main.add_command(scores)
-main.add_command(setup)
-
-
-@main.command()
-@click.argument('script', type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option(
-    '--folder',
-    type=click.Path(file_okay=False, path_type=Path),
-    default=Path('.quickstart'),
-    show_default=True,
-    help='Home of the embedded profile: database, files, reports. Delete it to start from zero.',
-)
-@click.option('--workers', type=click.IntRange(1), default=2, show_default=True, help='Daemon workers.')
-def quickstart(script: Path, folder: Path, workers: int) -> None:
-    """Run the campaign that SCRIPT launches in an embedded profile, through the daemon, to its report.
-
-    Called again it goes on with a campaign that was interrupted, or shows the one that is done.
-    """
-    from .quickstart import run_quickstart
-
-    run_quickstart(script, folder, workers)
-
-
-_profile = click.option('-p', '--profile', help='AiiDA profile; the default one if not given.')
-
-
-@main.command()
-@click.argument('campaign')
-@_profile
-def watch(campaign: str, profile: str | None) -> None:
-    """Follow CAMPAIGN (its PK or UUID) until it ends, and show what it learned."""
-    from .watch import show_rounds, watch_campaign
-
-    node = _load_campaign(campaign, profile)
-    watch_campaign(node)
-    show_rounds(node)
-
-
-@main.command()
-@click.argument('campaign')
-@click.option('-o', '--output', type=click.Path(dir_okay=False, path_type=Path), help='Default: campaign-<pk>.html.')
-@_profile
-def report(campaign: str, output: Path | None, profile: str | None) -> None:
-    """Write the self-contained HTML report of CAMPAIGN (its PK or UUID), finished or not."""
-    node = _load_campaign(campaign, profile)
-    from aiida_oodal.report import write_report
-
-    click.echo(write_report(node, output or Path(f'campaign-{node.pk}.html')))
-
-
-def _load_campaign(identifier: str, profile: str | None) -> Any:
-    from aiida import load_profile, orm
-    from aiida.common.exceptions import NotExistent
-
-    from aiida_oodal.workchains.campaign import CampaignWorkChain
-
-    load_profile(profile)
-    try:
-        node = orm.load_node(identifier)
-    except NotExistent as error:
-        raise click.ClickException(f'{error}. `verdi process list -a -L CampaignWorkChain` lists campaigns.') from error
-    if getattr(node, 'process_class', None) is not CampaignWorkChain:
-        raise click.ClickException(
-            f'{node} is not a campaign. `verdi process list -a -L CampaignWorkChain` lists them.'
-        )
-    return node
+    """Self-healing machine-learned potentials: find where a potential extrapolates, label it, retrain."""

@@ -7,9 +7,11 @@ from typing import Any
 
 import click
 
-from .errors import plain_errors
+from aiida_oodal.engine.errors import OodalError
 
-_profile = click.option('-p', '--profile', help='AiiDA profile; the default one if not given.')
+from .params import PROFILE, ProfileCommand, plain_errors
+
+_POLL_SECONDS = 2.0
 _folder = click.option(
     '-o',
     '--folder',
@@ -20,20 +22,20 @@ _folder = click.option(
 )
 
 
-@click.command()
+@click.command(cls=ProfileCommand)
 @click.argument('targets', type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option('--computer', default='localhost', show_default=True, help='Label of the computer that runs the models.')
 @click.option('--no-wait', is_flag=True, help='Submit and come back; `aiida-oodal scores export PK` when it is done.')
 @click.option('--no-copy', is_flag=True, help='Write the tables only, no files of structures.')
 @_folder
-@_profile
-def screen(targets: Path, computer: str, no_wait: bool, no_copy: bool, folder: Path, profile: str | None) -> None:
+@PROFILE
+def screen(targets: Path, computer: str, no_wait: bool, no_copy: bool, folder: Path) -> None:
     """Screen the sets of structures that TARGETS, a YAML file, names.
 
     \b
     ensembles:
       A:
-        models: models/T1_w*.model        # four seeds w1..w4; two or more work
+        models: models/T1_w*.model        # four seeds w1..w4; one model works too
         reference: T1_train.extxyz        # what they were trained on
         heldout: T1_valid.extxyz          # like it, not trained on: sets the thresholds
     targets:
@@ -41,16 +43,21 @@ def screen(targets: Path, computer: str, no_wait: bool, no_copy: bool, folder: P
 
     Tables, candidates and a page are written when it ends. The daemon must run.
     """  # noqa: D301  click looks for the character, not for its name
-    with plain_errors():
-        _load_profile(profile)
-        from .run_screen import submit_screen, wait_for_screen
-        from .scores_export import export_scores
+    from aiida_oodal.operations.follow import follow
+    from aiida_oodal.operations.launch import require_daemon, wait_for
+    from aiida_oodal.operations.screening import submit_screen
+    from aiida_oodal.report.screening.files import export_scores
 
-        node = submit_screen(targets, computer)
+    with plain_errors():
+        node = submit_screen(targets, computer, click.echo)
         click.echo(f'Submitted ScreenWorkChain<{node.pk}>: `verdi process report {node.pk}` tells how far it is')
         if no_wait:
             return
-        wait_for_screen(node)
+        for reports in follow(node, _POLL_SECONDS):
+            for report in reports:
+                click.echo(report)
+            require_daemon(node)
+        wait_for(node)
         for path in export_scores(node, folder, copy=not no_copy):
             click.echo(path)
         _write_page(node, folder)
@@ -58,36 +65,44 @@ def screen(targets: Path, computer: str, no_wait: bool, no_copy: bool, folder: P
 
 @click.group()
 def scores() -> None:
-    """Read what a screening found: SCREEN is the PK or UUID of a ScreenWorkChain."""
+    """Print and export what a screening found: SCREEN is the PK or UUID of a ScreenWorkChain."""
 
 
-@scores.command()
+@scores.command(cls=ProfileCommand)
 @click.argument('screen')
-@click.option('--aggregate', type=click.Choice(['mean', 'max', 'p95']), default='mean', show_default=True)
-@_profile
-def stats(screen: str, aggregate: str, profile: str | None) -> None:
-    """Print for every set the share above the 90, 95 and 99 % thresholds, and what each score separates."""
+@click.option(
+    '--aggregate',
+    type=click.Choice(['either', 'mean', 'max', 'p95']),
+    default='either',
+    show_default=True,
+    help='How the scores of atoms become the score of a structure; either: the mean or the worst atom, whichever is '
+    'further above its threshold.',
+)
+@click.option('--all', 'everything', is_flag=True, help='Every score with its shares above all thresholds.')
+@PROFILE
+def stats(screen: str, aggregate: str, everything: bool) -> None:
+    """Print how many structures of every set are out and why, and what each score separates."""
+    from aiida_oodal.report.screening.summary import print_stats
+
     with plain_errors():
-        node = _load_screen(screen, profile)
-        from .scores_stats import print_stats
-
-        print_stats(node, aggregate)
+        node = _find_screen(screen)
+        print_stats(node, aggregate, everything=everything)
 
 
-@scores.command()
+@scores.command(cls=ProfileCommand)
 @click.argument('screen')
 @click.option('-n', 'limit', type=click.IntRange(1), default=20, show_default=True, help='How many to print at most.')
-@_profile
-def suspects(screen: str, limit: int, profile: str | None) -> None:
+@PROFILE
+def suspects(screen: str, limit: int) -> None:
     """Print outliers inside the reference sets: each structure scored against the others (suspect labels)."""
-    with plain_errors():
-        node = _load_screen(screen, profile)
-        from .scores_stats import print_suspects
+    from aiida_oodal.report.screening.summary import print_suspects
 
+    with plain_errors():
+        node = _find_screen(screen)
         print_suspects(node, limit)
 
 
-@scores.command()
+@scores.command(cls=ProfileCommand)
 @click.argument('screen')
 @click.option('--no-copy', is_flag=True, help='Write the tables only, no files of structures.')
 @click.option(
@@ -103,7 +118,7 @@ def suspects(screen: str, limit: int, profile: str | None) -> None:
 )
 @click.option('--embeddings', is_flag=True, help='Write the latents too: embeddings_MACE_{ensemble}_{wX}_on_{target}.')
 @_folder
-@_profile
+@PROFILE
 def export(
     screen: str,
     no_copy: bool,
@@ -111,34 +126,33 @@ def export(
     formats: tuple[str, ...],
     embeddings: bool,
     folder: Path,
-    profile: str | None,
 ) -> None:
     """Write OOD_ALL_SCORES_{target} tables, and the candidates into OOD_labelling/{target}."""
-    with plain_errors():
-        node = _load_screen(screen, profile)
-        from .scores_export import export_embeddings, export_scores
+    from aiida_oodal.report.screening.files import export_embeddings, export_scores
 
+    with plain_errors():
+        node = _find_screen(screen)
         paths = export_scores(node, folder, tables=tables, formats=formats, copy=not no_copy)
         for path in paths + (export_embeddings(node, folder) if embeddings else []):
             click.echo(path)
 
 
-@scores.command()
+@scores.command(cls=ProfileCommand)
 @click.argument('screen')
 @click.option('--png', is_flag=True, help='Write figures for papers too.')
 @_folder
-@_profile
-def plot(screen: str, png: bool, folder: Path, profile: str | None) -> None:
+@PROFILE
+def plot(screen: str, png: bool, folder: Path) -> None:
     """Write the self-contained page: map of latent space, scores by set, candidates."""
     with plain_errors():
-        node = _load_screen(screen, profile)
+        node = _find_screen(screen)
         _write_page(node, folder, png=png)
 
 
 def _write_page(node: Any, folder: Path, *, png: bool = False) -> None:
-    from aiida_oodal.report.screen_page import write_screen_page
-    from aiida_oodal.report.screen_plots import write_screen_plots
-    from aiida_oodal.report.screen_view import view_from_screen
+    from aiida_oodal.report.screening.graph import view_from_screen
+    from aiida_oodal.report.screening.page import write_screen_page
+    from aiida_oodal.report.screening.plots import write_screen_plots
 
     view = view_from_screen(node)
     folder.mkdir(parents=True, exist_ok=True)
@@ -148,31 +162,17 @@ def _write_page(node: Any, folder: Path, *, png: bool = False) -> None:
             click.echo(path)
 
 
-def _load_profile(profile: str | None) -> None:
-    from aiida import load_profile
+def _find_screen(identifier: str) -> Any:
+    """Return a screening that has scores.
 
-    load_profile(profile)
-
-
-def _load_screen(identifier: str, profile: str | None) -> Any:
-    """Load a finished screening.
-
-    :raises click.ClickException: if it is another process or has no scores yet.
+    :raises OodalError: if it is another process or has no scores yet.
     """
-    _load_profile(profile)
-    from aiida import orm
-    from aiida.common.exceptions import NotExistent
-
+    from aiida_oodal.operations.processes import find_process
     from aiida_oodal.workchains.screen import ScreenWorkChain
 
-    try:
-        node = orm.load_node(identifier)
-    except NotExistent as error:
-        raise click.ClickException(f'{error}. `verdi process list -a -L ScreenWorkChain` lists screenings.') from error
-    if getattr(node, 'process_class', None) is not ScreenWorkChain:
-        raise click.ClickException(f'{node} is no screening. `verdi process list -a -L ScreenWorkChain` lists them.')
+    node = find_process(identifier, ScreenWorkChain)
     if 'scores' not in node.outputs:
-        raise click.ClickException(
+        raise OodalError(
             f'ScreenWorkChain<{node.pk}> has no scores: {node.exit_message or node.process_state.value}. '
             f'See `verdi process report {node.pk}`.'
         )

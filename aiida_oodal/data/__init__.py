@@ -5,6 +5,7 @@ from .cluster import ClusterData
 from .latents import LatentsData, open_ensemble
 from .mace import MaceModelData
 from .ood import OodReferenceData, OodScoresData
+from .potential import PotentialData
 from .structures import StructureSetData, get_structures
 
 __all__ = (
@@ -14,6 +15,7 @@ __all__ = (
     'MaceModelData',
     'OodReferenceData',
     'OodScoresData',
+    'PotentialData',
     'StructureSetData',
     'get_structures',
     'open_ensemble',

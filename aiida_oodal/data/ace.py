@@ -1,20 +1,19 @@
-"""A linear ACE potential with the active set that makes it know its limits."""
+"""A linear ACE potential with the active set from which gamma is computed."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, ClassVar
 
-from aiida.orm import Data
 from aiida.orm.pydantic import OrmMetadataField
 
-from aiida_oodal.engine.learn.ace_files import check_active_set, read_ace_header
+from aiida_oodal.engine.ace.files import check_active_set, read_ace_header
+from aiida_oodal.engine.files import ACTIVE_SET_FILE, BASIS_FILE, TABULATED_FILE
+
+from .potential import PotentialData
 
 
-class AcePotentialData(Data):
+class AcePotentialData(PotentialData):
     """B-basis, active set and, where wanted, the tabulated form of one potential.
 
     :param basis: the ``.yaml`` B-basis that ``pair_style pace/extrapolation`` and pyace read.
@@ -23,15 +22,15 @@ class AcePotentialData(Data):
     :raises OodalError: if a file is not what its name says, or the active set belongs to another basis.
     """
 
-    BASIS = 'potential.yaml'
-    ACTIVE_SET = 'active_set.asi'
-    TABULATED = 'potential.yace'
+    BASIS = BASIS_FILE
+    ACTIVE_SET = ACTIVE_SET_FILE
+    TABULATED = TABULATED_FILE
+    KIND = 'ace'
+    FILES: ClassVar[dict[str, str]] = {'yaml': BASIS, 'active_set': ACTIVE_SET}
 
-    class AttributesModel(Data.AttributesModel):
+    class AttributesModel(PotentialData.AttributesModel):
         """What can be queried without opening a file."""
 
-        elements: list[str] = OrmMetadataField(description='Elements in the order of the potential')
-        cutoff: float = OrmMetadataField(description='Largest cutoff, angstrom')
         n_functions: int = OrmMetadataField(description='Basis functions of all elements together')
 
     def __init__(
@@ -59,24 +58,6 @@ class AcePotentialData(Data):
         )
 
     @property
-    def elements(self) -> list[str]:
-        """Elements in the order of the potential."""
-        return list(self.base.attributes.get('elements'))
-
-    @property
-    def cutoff(self) -> float:
-        """Largest cutoff in angstrom."""
-        return float(self.base.attributes.get('cutoff'))
-
-    @property
     def n_functions(self) -> int:
         """Basis functions of all elements together."""
         return int(self.base.attributes.get('n_functions'))
-
-    @contextmanager
-    def as_files(self) -> Iterator[tuple[Path, Path]]:
-        """Give the B-basis and the active set as files, for the time of a ``with`` block."""
-        with TemporaryDirectory() as folder:
-            for name in (self.BASIS, self.ACTIVE_SET):
-                (Path(folder) / name).write_bytes(self.base.repository.get_object_content(name, mode='rb'))
-            yield Path(folder) / self.BASIS, Path(folder) / self.ACTIVE_SET

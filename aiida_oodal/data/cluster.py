@@ -11,7 +11,8 @@ from aiida.orm.pydantic import OrmMetadataField
 from ase import Atoms
 from numpy.typing import NDArray
 
-from aiida_oodal.engine.carve.selection import content_key
+from aiida_oodal.engine.constraints import free_mask, hold
+from aiida_oodal.engine.content import content_key
 
 #: ``info`` values of the engine's cluster that become attributes one can query.
 _INFO = (
@@ -22,7 +23,6 @@ _INFO = (
     'score',
     'score_threshold',
     'second_opinion',
-    'descriptor',
     'center_parent_index',
     'step',
     'radius',
@@ -46,14 +46,23 @@ class ClusterData(StructureData):
 
         content_key: str = OrmMetadataField(description='Hash of elements, positions and cell: equal for equal cells')
         force_mask: list[float] = OrmMetadataField(description='1.0 for core atoms, 0.0 for buffer atoms')
+        masses: list[float] | None = OrmMetadataField(None, description='Masses [u], where the snapshot has its own')
+        move_mask: list[Any] | None = OrmMetadataField(
+            None, description='False for atoms that are held fixed (or for x, y, z of each), where there are any'
+        )
         n_core: int = OrmMetadataField(description='Number of core atoms')
         parent_index: list[int] = OrmMetadataField(description='Index of each atom in the snapshot it was cut from')
         center_parent_index: int = OrmMetadataField(description='Index of the centre atom in the snapshot')
         step: int | None = OrmMetadataField(None, description='MD step of the snapshot')
         gamma_parent: float | None = OrmMetadataField(
-            None, description='Extrapolation grade of the centre in the snapshot, under the potential that was ignorant'
+            None, description='Extrapolation grade of the centre in the snapshot, by the potential that graded MD'
         )
-        gamma_cluster: float | None = OrmMetadataField(None, description='The same, computed again in this cell')
+        gamma: list[float] | None = OrmMetadataField(
+            None, description='Extrapolation grade of each atom in the snapshot, by the potential that graded MD'
+        )
+        gamma_cluster: float | None = OrmMetadataField(
+            None, description='Extrapolation grade of the centre, computed again in this cell'
+        )
         faithful: bool | None = OrmMetadataField(None, description='Whether the two grades agree')
         buffer_above_break: int | None = OrmMetadataField(None, description='Buffer atoms with gamma above gamma_break')
         score: float | None = OrmMetadataField(
@@ -61,13 +70,11 @@ class ClusterData(StructureData):
             description='Aligned variance of the centre in this cell: how much an ensemble disagrees',
         )
         score_threshold: float | None = OrmMetadataField(
-            None, description='The score of known atoms of the element of the centre is below, but for a chosen share'
+            None, description='Score that a chosen share of the known atoms of the same element stays below'
         )
         second_opinion: str | None = OrmMetadataField(
-            None, description='Who finds the centre out of distribution: both, gamma only, score only or neither'
-        )
-        descriptor: list[float] | None = OrmMetadataField(
-            None, description='Aligned latents of the centre, the mean over the models of the ensemble'
+            None,
+            description='Which grade finds the centre out of distribution: both, gamma only, score only or neither',
         )
         radius: float = OrmMetadataField(description='Radius of the core, angstrom')
         buffer: float = OrmMetadataField(description='Thickness of the buffer, angstrom')
@@ -90,6 +97,12 @@ class ClusterData(StructureData):
             'parent_index': np.asarray(cluster.arrays['parent_index']).tolist(),
             'n_core': int(np.count_nonzero(mask > 0.5)),
         }
+        if 'gamma' in cluster.arrays:
+            attributes['gamma'] = np.ravel(cluster.arrays['gamma']).tolist()
+        if cluster.has('masses'):
+            attributes['masses'] = cluster.get_masses().tolist()
+        if (free := free_mask(cluster)) is not None:
+            attributes['move_mask'] = free.tolist()
         self.base.attributes.set_many(attributes)
 
     def _validate(self) -> bool:
@@ -107,12 +120,23 @@ class ClusterData(StructureData):
         """1.0 for core atoms, 0.0 for buffer atoms, shape ``(n_atoms,)``."""
         return np.array(self.base.attributes.get('force_mask'), dtype=np.float64)
 
+    @property
+    def gamma(self) -> NDArray[np.float64] | None:
+        """Extrapolation grade of each atom in the snapshot, shape ``(n_atoms,)``; None if it is not known."""
+        gamma = self.base.attributes.get('gamma', None)
+        return None if gamma is None else np.array(gamma, dtype=np.float64)
+
     def get_atoms(self) -> Atoms:
-        """Return the cell with ``force_mask`` and ``parent_index`` as arrays and the rest in ``info``."""
+        """Return the cell with masks, masses and held atoms, ``parent_index`` as array and the rest in ``info``."""
         atoms: Atoms = self.get_ase()
+        atoms.arrays.pop('masses', None)  # those of AiiDA's elements
         atoms.arrays['force_mask'] = self.force_mask
         atoms.arrays['parent_index'] = np.array(self.base.attributes.get('parent_index'), dtype=np.int64)
         stored = self.base.attributes.all
+        if stored.get('masses') is not None:
+            atoms.set_masses(stored['masses'])
+        if stored.get('move_mask') is not None:
+            hold(atoms, np.array(stored['move_mask'], dtype=bool))
         atoms.info.update({key: stored[key] for key in _INFO if stored.get(key) is not None})
         return atoms
 

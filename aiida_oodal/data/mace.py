@@ -10,13 +10,15 @@ from aiida.orm import SinglefileData
 from aiida.orm.pydantic import OrmMetadataField
 
 from aiida_oodal.engine.errors import OodalError
+from aiida_oodal.engine.files import MODEL_FILE
+from aiida_oodal.engine.mace.model_file import find_heads, is_compiled
 
 #: How files begin that torch writes: as a zip archive, or (before version 1.6) as a bare pickle.
 _TORCH_BEGINNINGS = (b'PK\x03\x04', b'\x80')
 
 
 class MaceModelData(SinglefileData):
-    """A ``.model`` file as ``mace_run_train`` writes it; its seed is told by the key it is given in an ensemble.
+    """A ``.model`` file as ``mace_run_train`` writes it; its key in an ensemble (w1, w2, ...) stands for its seed.
 
     Elements, cutoff and the layout of the features are inside the pickle. They are read in the job and become
     attributes of the :class:`~aiida_oodal.data.LatentsData` that the model makes.
@@ -25,12 +27,13 @@ class MaceModelData(SinglefileData):
     :raises OodalError: if it cannot be a model that torch saved.
     """
 
-    MODEL = 'mace.model'
+    MODEL = MODEL_FILE
 
     class AttributesModel(SinglefileData.AttributesModel):
         """What can be queried without opening the file."""
 
         sha256: str = OrmMetadataField(description='SHA-256 of the file')
+        heads: list[str] | None = OrmMetadataField(None, description='Names of the heads, where the file says them')
 
     def __init__(self, file: Path | str | None = None, **kwargs: Any) -> None:
         if file is None:
@@ -39,12 +42,19 @@ class MaceModelData(SinglefileData):
         path = Path(file)
         digest = _digest(path)
         super().__init__(path.resolve(), filename=self.MODEL, **kwargs)
-        self.base.attributes.set('sha256', digest)
+        heads = find_heads(path)
+        self.base.attributes.set_many({'sha256': digest, 'heads': None if heads is None else list(heads)})
 
     @property
     def sha256(self) -> str:
         """SHA-256 of the file."""
         return str(self.base.attributes.get('sha256'))
+
+    @property
+    def heads(self) -> tuple[str, ...] | None:
+        """Names of the heads; None where the file does not say them."""
+        heads = self.base.attributes.get('heads', None)
+        return None if heads is None else tuple(heads)
 
 
 def _digest(path: Path) -> str:
@@ -56,6 +66,11 @@ def _digest(path: Path) -> str:
                 raise OodalError(
                     f'{path} begins with {beginning!r}: that is no model saved by torch; give the `.model` file that '
                     '`mace_run_train` wrote'
+                )
+            if is_compiled(path):
+                raise OodalError(
+                    f'{path} is a compiled model, which only MACE itself can run: give the `.model` file that '
+                    '`mace_run_train` wrote beside it, without `_compiled` in its name'
                 )
             handle.seek(0)
             return hashlib.file_digest(handle, 'sha256').hexdigest()

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import ase.io
+import numpy as np
 from aiida.orm import ArrayData, StructureData
 from aiida.orm.pydantic import OrmMetadataField
 from ase import Atoms
+from ase.data import atomic_masses
 
 from aiida_oodal.engine.errors import OodalError
-from aiida_oodal.engine.ood.stream import Failure, StructureStream
+from aiida_oodal.engine.exchange.read import read_structures
 from aiida_oodal.engine.structures import StructureSet
 
 from .arrays import read_arrays
@@ -21,8 +22,12 @@ from .arrays import read_arrays
 class StructureSetData(ArrayData):
     """Structures as flat arrays with offsets, a ``.npy`` each: a :class:`~aiida_oodal.engine.structures.StructureSet`.
 
-    :param structures: the structures; their per-atom arrays and ``info`` values are kept.
+    :param structures: the structures; their per-atom arrays, ``info`` values and the atoms that they hold fixed are
+        kept as :class:`~aiida_oodal.engine.structures.SetBuilder` keeps them, and ``notes`` say what is not.
     """
+
+    #: Notes name the file that the structures came from: the same structures are the same.
+    _hash_ignored_attributes = ('notes',)
 
     class AttributesModel(ArrayData.AttributesModel):
         """What can be queried without reading an array."""
@@ -31,12 +36,16 @@ class StructureSetData(ArrayData):
         n_atoms: int = OrmMetadataField(description='Atoms in all structures together')
         symbols: list[str] = OrmMetadataField(description='Elements present, by atomic number')
         properties: list[str] = OrmMetadataField(description='Per-atom arrays and per-structure values beyond geometry')
+        notes: list[str] | None = OrmMetadataField(
+            None, description='What was left out, renamed or taken for a label when the structures came in'
+        )
 
     def __init__(self, structures: StructureSet | Iterable[Atoms] | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         if structures is None:
             return
         content = structures if isinstance(structures, StructureSet) else StructureSet.from_atoms(structures)
+        content = content.with_plain_names()
         for name, array in content.to_arrays().items():
             self.set_array(name, array)
         self.base.attributes.set_many(
@@ -45,34 +54,49 @@ class StructureSetData(ArrayData):
                 'n_atoms': content.n_atoms,
                 'symbols': list(content.symbols),
                 'properties': sorted([*content.arrays, *content.info]),
+                'notes': list(content.notes),
             }
         )
 
     @classmethod
-    def from_file(cls, path: Path | str, index: str = ':') -> StructureSetData:
-        """Read any file that ASE reads; energies and forces found there become ``REF_energy`` and ``REF_forces``.
+    def from_file(
+        cls,
+        path: Path | str,
+        index: str = ':',
+        *,
+        labels: Mapping[str, str] | None = None,
+        elements: Sequence[str] | None = None,
+    ) -> StructureSetData:
+        """Read structures from a file of any format (:func:`~aiida_oodal.engine.exchange.read.read_structures`).
 
         :param index: which frames, as ASE writes it.
+        :param labels: what labels are called in the file, e.g. ``{'energy': 'dft_energy', 'forces': 'dft_forces'}``.
+        :param elements: element of each LAMMPS type, for files of LAMMPS that do not say it.
+        :raises OodalError: if a frame cannot be read; :meth:`read` leaves such frames out.
         """
-        return cls(_with_reference_names(atoms) for atoms in ase.io.iread(path, index=index))
+        reading = read_structures(path, index=index, labels=labels, elements=elements)
+        if reading.failures:
+            raise OodalError(
+                f'{path}: {reading.failures[0].describe()} ({len(reading.failures)} such frames; StructureSetData.read '
+                'leaves them out)'
+            )
+        return cls(reading.structures)
 
     @classmethod
-    def read(cls, path: Path | str) -> tuple[StructureSetData, list[dict[str, Any]]]:
-        """Read a structure set (``.npz``) or extended XYZ, also compressed, and leave out what cannot be read.
+    def read(
+        cls,
+        path: Path | str,
+        *,
+        labels: Mapping[str, str] | None = None,
+        elements: Sequence[str] | None = None,
+    ) -> tuple[StructureSetData, list[dict[str, Any]]]:
+        """Read structures from a file as :meth:`from_file` does, and leave out what cannot be read.
 
         :return: the node, and for each structure that is left out its position, line and the reason.
         :raises OodalError: if no structure can be read.
         """
-        frames, failures = [], []
-        for item in StructureStream(Path(path)):
-            if isinstance(item, Failure):
-                failures.append(item.as_dict())
-            else:
-                frames.append(_with_reference_names(item.atoms))
-        if not frames:
-            reason = failures[0]['message'] if failures else 'it is empty'
-            raise OodalError(f'{path}: no structure can be read: {reason}')
-        return cls(frames), failures
+        reading = read_structures(path, labels=labels, elements=elements)
+        return cls(reading.structures), [failure.as_dict() for failure in reading.failures]
 
     @property
     def n_structures(self) -> int:
@@ -88,6 +112,11 @@ class StructureSetData(ArrayData):
     def symbols(self) -> list[str]:
         """Elements present, by atomic number."""
         return list(self.base.attributes.get('symbols'))
+
+    @property
+    def notes(self) -> list[str]:
+        """What was left out, renamed or taken for a label when the structures came in."""
+        return list(self.base.attributes.get('notes', None) or [])
 
     def get_set(self) -> StructureSet:
         """Return the structures as flat arrays."""
@@ -111,18 +140,12 @@ def get_structures(node: StructureData | StructureSetData) -> StructureSet:
     """
     if isinstance(node, StructureSetData):
         return node.get_set()
-    return StructureSet.from_atoms([node.get_atoms() if hasattr(node, 'get_atoms') else node.get_ase()])
+    return StructureSet.from_atoms([node.get_atoms() if hasattr(node, 'get_atoms') else _from_structure_data(node)])
 
 
-def _with_reference_names(atoms: Atoms) -> Atoms:
-    """Move what ASE's readers put on a calculator to the names that training uses."""
-    results = atoms.calc.results if atoms.calc is not None else {}
-    for source, target, store in (
-        ('energy', 'REF_energy', atoms.info),
-        ('forces', 'REF_forces', atoms.arrays),
-        ('stress', 'REF_stress', atoms.info),
-    ):
-        if source in results:
-            store.setdefault(target, results[source])
-    atoms.calc = None
+def _from_structure_data(node: StructureData) -> Atoms:
+    """Return a structure without the masses of its kinds, if these are those of the elements."""
+    atoms: Atoms = node.get_ase()
+    if np.allclose(atoms.get_masses(), atomic_masses[atoms.numbers], rtol=1e-4):
+        atoms.arrays.pop('masses', None)
     return atoms

@@ -10,17 +10,23 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .errors import OodalError
+from .files import ERROR_FILE
 
 #: Where each command lives. Modules are imported when their command runs, so that a node needs only what it uses.
 COMMANDS = {
-    'label': 'aiida_oodal.engine.learn.label',
-    'latents': 'aiida_oodal.engine.ood.latents_job',
+    'carve': 'aiida_oodal.engine.carve.job',
+    'fit-reference': 'aiida_oodal.engine.ood.fit_job',
+    'grade': 'aiida_oodal.engine.md.segments',
+    'judge': 'aiida_oodal.engine.trust.judge',
+    'label': 'aiida_oodal.engine.label.job',
+    'latents': 'aiida_oodal.engine.mace.latents_job',
     'md': 'aiida_oodal.engine.md.embedded',
-    'reference-md': 'aiida_oodal.engine.learn.reference_md',
-    'train-ace': 'aiida_oodal.engine.learn.train_ace',
+    'reference-md': 'aiida_oodal.engine.label.reference_md',
+    'score': 'aiida_oodal.engine.ood.score_job',
+    'select': 'aiida_oodal.engine.carve.select_job',
+    'train-ace': 'aiida_oodal.engine.ace.train',
+    'train-mace': 'aiida_oodal.engine.mace.train.job',
 }
-#: Written when the input was at fault; its text becomes the exit message of the calculation.
-ERROR_FILE = 'error.json'
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -5,13 +5,14 @@ Settings are read on the host; a compute node gets their plain values.
 
 from __future__ import annotations
 
-import difflib
+import dataclasses
+import functools
 from collections.abc import Mapping
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, get_type_hints
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
-from .errors import OodalError
+from .errors import OodalError, suggest
 
 
 class Settings(BaseModel):
@@ -49,9 +50,7 @@ class Settings(BaseModel):
             return str(item['msg']).removeprefix('Value error, ')
         name = str(item['loc'][0])
         if item['type'] == 'extra_forbidden':
-            close = difflib.get_close_matches(name, cls.model_fields, n=1)
-            hint = f'did you mean {close[0]!r}?' if close else f'there are {", ".join(cls.model_fields)}'
-            return f'{name!r} is not a setting; {hint}'
+            return f'{name!r} is not a setting; {suggest(name, cls.model_fields)}'
         if item['type'] == 'missing':
             return f'{name} is missing ({cls.allowed(name)})'
         return f'{name} = {item["input"]!r}: {item["msg"]} ({cls.allowed(name)})'
@@ -70,3 +69,24 @@ class Settings(BaseModel):
         annotation = field.annotation
         kind = annotation.__name__ if isinstance(annotation, type) else str(annotation).replace('typing.', '')
         return ', '.join([f'allowed: {kind}', *limits])
+
+
+@functools.cache
+def settings_of(kind: type[Any]) -> type[Settings]:
+    """Make settings of a frozen dataclass, so that its fields, defaults, limits and descriptions stand once.
+
+    :param kind: a subclass of :class:`~aiida_oodal.engine.options.Options`: the metadata of its fields are arguments
+        of pydantic's ``Field``.
+    """
+    hints = get_type_hints(kind, include_extras=True)
+    declared: dict[str, Any] = {}
+    for field in dataclasses.fields(kind):
+        arguments = dict(field.metadata)
+        if field.default is not dataclasses.MISSING:
+            arguments['default'] = field.default
+        elif field.default_factory is not dataclasses.MISSING:
+            arguments['default_factory'] = field.default_factory
+        declared[field.name] = (hints[field.name], Field(**arguments))
+    settings: type[Settings] = create_model(kind.__name__, __base__=Settings, **declared)
+    settings.TITLE = kind.TITLE
+    return settings

@@ -1,5 +1,42 @@
-"""The DFT queue: clusters and what became of them."""
+"""The DFT queue: structures that wait for a label, and what became of them."""
 
-from .entries import QueueStatus, enqueue, find_entries, find_known, mark
+from aiida_oodal.engine.label.level import LevelOfTheory
 
-__all__ = ('QueueStatus', 'enqueue', 'find_entries', 'find_known', 'mark')
+from .entry import EXTRA, Entry, QueueStatus
+from .store import (
+    OtherLevelError,
+    assign,
+    claim,
+    complete,
+    count_entries,
+    enqueue,
+    fail,
+    find_entries,
+    get_entries,
+    prioritise,
+    reject,
+    release,
+    release_expired,
+    retry,
+)
+
+__all__ = (
+    'EXTRA',
+    'Entry',
+    'LevelOfTheory',
+    'OtherLevelError',
+    'QueueStatus',
+    'assign',
+    'claim',
+    'complete',
+    'count_entries',
+    'enqueue',
+    'fail',
+    'find_entries',
+    'get_entries',
+    'prioritise',
+    'reject',
+    'release',
+    'release_expired',
+    'retry',
+)

@@ -1,175 +1,82 @@
-"""From graded snapshots to clusters, with an ensemble of MACE models as the judge or as a second opinion."""
+"""Cut clusters out of graded snapshots, by a job that is submitted again if the machine ended it."""
 
 from __future__ import annotations
 
 from collections import Counter
 from typing import Any
 
-from aiida import orm
 from aiida.common import AttributeDict
-from aiida.engine import ExitCode, ToContext, if_, while_
+from aiida.engine import ExitCode, ToContext, while_
 from aiida.engine.processes.workchains.workchain import WorkChainSpec
 
-from aiida_oodal.calculations.cut_clusters import cut_clusters
-from aiida_oodal.calculations.ensemble_ports import define_ensemble
-from aiida_oodal.calculations.extract_clusters import extract_clusters, validate_carve_settings
-from aiida_oodal.calculations.latents import LatentsCalculation
-from aiida_oodal.data import AcePotentialData, ClusterData, StructureSetData
-from aiida_oodal.engine.carve.settings import CarveSettings
-from aiida_oodal.engine.errors import OodalError
-from aiida_oodal.engine.ood.calibration import check_level
+from aiida_oodal.calculations.carve_clusters import CarveClustersCalculation, validate_carve
 
 from .resuming import ResumingWorkChain
 
-_OPTIONAL = {'required': False, 'populate_defaults': False}
+#: Ports of the job that say what is carved; the others are in the namespace ``carve``.
+SUBJECT = ('snapshots', 'parent_folder', 'thresholds', 'potential', 'ensemble', 'second_opinion')
 
 
 class CarveWorkChain(ResumingWorkChain):
     """Cut clusters around the worst atoms of snapshots, and grade the centres again inside the cells.
 
-    Whoever graded the snapshots grades the cells: an ACE potential here, an ensemble in a job. Beside an ACE potential
-    an ensemble gives a second opinion.
+    The potential or ensemble that graded the snapshots also grades the cells. With a potential, an ensemble can give a
+    second opinion.
     """
 
     @classmethod
     def define(cls, spec: WorkChainSpec) -> None:
         """Define inputs, outline, outputs, exit codes."""
         super().define(spec)
-        spec.input(
-            'snapshots',
-            valid_type=StructureSetData,
-            help='Frames in the order of MD, with `gamma` of shape (n_atoms,) and `step`.',
-        )
-        spec.input(
-            'carve',
-            valid_type=orm.Dict,
-            serializer=orm.to_aiida_type,
-            default=lambda: orm.Dict({}),
-            validator=validate_carve_settings,
-            help='Fields of `aiida_oodal.engine.carve.settings.CarveSettings`: radius, buffer [angstrom], shape, ...',
-        )
-        spec.input(
-            'potential',
-            valid_type=AcePotentialData,
-            required=False,
-            help='The ACE potential that graded the snapshots; without it the ensemble did.',
-        )
-        spec.input(
-            'gamma_break',
-            valid_type=orm.Float,
-            serializer=orm.to_aiida_type,
-            required=False,
-            help='Buffer atoms with a larger gamma in the cell are counted, dimensionless.',
-        )
-        define_ensemble(spec, 'MACE models that look at the cells.')
-        spec.input(
-            'ensemble.level',
-            valid_type=orm.Float,
-            serializer=orm.to_aiida_type,
-            required=False,
-            validator=lambda node, _: None if node is None else check_level(node.value),
-            help='Share of the held-out atoms of the reference set whose score is below the threshold; default 0.99.',
-        )
-        spec.expose_inputs(
-            LatentsCalculation,
-            namespace='embed',
-            exclude=('structures', 'models', 'start', 'stop'),
-            namespace_options={**_OPTIONAL, 'help': 'How the latents of the cells are computed.'},
-        )
-        spec.inputs.validator = validate_carve
-        spec.outline(
-            if_(cls.has_ensemble)(
-                cls.cut, if_(cls.has_cells)(while_(cls.is_embed_due)(cls.run_embed), cls.inspect_embed)
-            ),
-            cls.extract,
-        )
-        spec.output_namespace(
-            'clusters', valid_type=ClusterData, dynamic=True, required=False, help='Candidates for the DFT queue.'
-        )
-        spec.output('carving', valid_type=orm.Dict, help='Every centre that was considered, its grades and its fate.')
-        spec.exit_code(
-            401,
-            'ERROR_GRADING_FAILED',
-            message='the ensemble could not look at the cells, so no cluster was taken: {message}',
-        )
+        spec.expose_inputs(CarveClustersCalculation, include=SUBJECT)
+        spec.expose_inputs(CarveClustersCalculation, namespace='carve', exclude=SUBJECT)
+        spec.inputs.validator = validate
+        spec.outline(while_(cls.is_carve_due)(cls.run_carve), cls.inspect_carve)
+        spec.expose_outputs(CarveClustersCalculation, include=('clusters', 'carving'))
         spec.exit_code(402, 'ERROR_CARVING_FAILED', message='no cluster could be cut: {message}')
 
-    def has_ensemble(self) -> bool:
-        """Tell whether an ensemble looks at the cells."""
-        return bool(self.inputs.get('ensemble'))
+    def is_carve_due(self) -> bool:
+        """Return whether the job has to be submitted, for the first time or again."""
+        return self.is_due('carve')
 
-    def cut(self) -> ExitCode | None:
-        """Cut the cells that the ensemble is to look at."""
-        cells, node = self.run_once('cut_clusters', cut_clusters, **self._sources())
-        if not node.is_finished_ok:
-            return self.exit_codes.ERROR_CARVING_FAILED.format(message=node.exit_message)
-        if cells:
-            self.ctx.cells = cells['cells']
-        return None
+    def run_carve(self) -> ToContext:
+        """Submit the job that cuts and grades."""
+        inputs = AttributeDict(self.exposed_inputs(CarveClustersCalculation, 'carve'))
+        return ToContext(carve=self.submit_once('carve', CarveClustersCalculation, inputs))
 
-    def has_cells(self) -> bool:
-        """Tell whether there is anything to look at."""
-        return 'cells' in self.ctx
-
-    def is_embed_due(self) -> bool:
-        """Tell whether the cells have to be sent, or sent again, to the ensemble."""
-        return self.is_due('embed')
-
-    def run_embed(self) -> ToContext:
-        """Submit the cells to the ensemble."""
-        inputs = AttributeDict(self.exposed_inputs(LatentsCalculation, 'embed', agglomerate=False))
-        inputs.models = self.inputs.ensemble['models']
-        inputs.structures = self.ctx.cells
-        return ToContext(embed=self.submit_once('embed', LatentsCalculation, inputs))
-
-    def inspect_embed(self) -> ExitCode | None:
-        """Do without a second opinion, but not without the only one."""
-        embed = self.ctx.embed
-        if embed.is_finished_ok and 'latents' in embed.outputs:
-            self.ctx.latents = dict(embed.outputs.latents)
-            return None
-        message = embed.exit_message or 'not one could be evaluated, see `failures` in the results of the latents job.'
-        if 'potential' in self.inputs:
-            self.report(f'going on without a second opinion, LatentsCalculation<{embed.pk}> gave none: {message}')
-            return None
-        return self.exit_codes.ERROR_GRADING_FAILED.format(message=message)
-
-    def extract(self) -> ExitCode | None:
-        """Take the clusters that show their failure."""
-        inputs, opinion = self._sources(), {}
-        if 'gamma_break' in self.inputs:
-            inputs['gamma_break'] = self.inputs.gamma_break
-        if 'latents' in self.ctx:
-            ensemble = self.inputs.ensemble
-            opinion = {name: ensemble[name] for name in ('reference', 'level') if name in ensemble}
-            opinion |= self.ctx.latents
-        found, node = self.run_once('extract_clusters', extract_clusters, **inputs, **opinion)
-        if not node.is_finished_ok and opinion and 'potential' in self.inputs:
-            self.report(f'going on without a second opinion: {node.exit_message}')
-            found, node = self.run_once('extract_clusters_alone', extract_clusters, **inputs)
-        if not node.is_finished_ok:
-            return self.exit_codes.ERROR_CARVING_FAILED.format(message=node.exit_message)
-        self.out_many(found)
-        for sentence in describe_carving(found['carving'].get_dict()['centres']):
+    def inspect_carve(self) -> ExitCode | None:
+        """Attach the clusters."""
+        job = self.ctx.carve
+        if not job.is_finished_ok:
+            message = job.exit_message or f'{job.process_label}<{job.pk}> is {job.process_state.value}'
+            return self.exit_codes.ERROR_CARVING_FAILED.format(message=message)
+        self.out_many(self.exposed_outputs(job, CarveClustersCalculation, agglomerate=False))
+        carving = job.outputs.carving.get_dict()
+        if carving['verdict']:
+            self.report(f'{job.process_label}<{job.pk}> read the files of MD where they are: {carving["verdict"]}')
+        if carving['second_opinion']:
+            self.report(f'going on without a second opinion: {carving["second_opinion"]}')
+        for sentence in describe_carving(carving['centres']):
             self.report(sentence)
         return None
 
-    def _sources(self) -> dict[str, Any]:
-        """Return what both the cut and the extraction start from."""
-        own = {'snapshots': self.inputs.snapshots, 'settings': self.inputs.carve}
-        return own | ({'potential': self.inputs.potential} if 'potential' in self.inputs else {})
+
+def validate(inputs: Any, ports: Any) -> str | None:
+    """Refuse inputs that cannot be graded."""
+    carve = inputs['carve']
+    return validate_carve({**inputs, 'settings': carve['settings'], 'metadata': carve.get('metadata', {})}, ports)
 
 
 def describe_carving(centres: list[dict[str, Any]]) -> list[str]:
-    """Return sentences for the process report: how many clusters, and every centre on which the two grades disagree."""
+    """Return sentences for the process report: how many clusters, and each centre on which the two grades disagree."""
     taken = sum(centre['taken'] for centre in centres)
     if not centres:
-        return ['no cluster: no frame has an atom over gamma_select and, at the same time, none over gamma_ceiling']
+        return ['no cluster: there is no frame whose largest gamma is above gamma_select and not above gamma_ceiling']
     sentences = [f'{taken} of {len(centres)} centres became clusters']
     opinions = Counter(centre['second_opinion'] for centre in centres if 'second_opinion' in centre)
     if opinions:
         counts = ', '.join(f'{number} {verdict}' for verdict, number in sorted(opinions.items()))
-        sentences.append(f'second opinion of the ensemble, who finds the centre out of distribution: {counts}')
+        sentences.append(f'second opinion of the ensemble, which grade finds the centre out of distribution: {counts}')
     sentences += [
         f'disagreement about atom {centre["centre"]} of step {centre["step"]} ({centre["second_opinion"]}): gamma '
         f'{centre["gamma_cluster"]:.4g}, score {centre["score"]:.4g} with threshold {centre["score_threshold"]:.4g}'
@@ -177,43 +84,3 @@ def describe_carving(centres: list[dict[str, Any]]) -> list[str]:
         if centre.get('second_opinion') in ('gamma only', 'score only')
     ]
     return sentences
-
-
-def validate_carve(inputs: Any, _: Any) -> str | None:
-    """Refuse what nobody could grade."""
-    potential = inputs.get('potential')
-    if not inputs.get('ensemble') and potential is None:
-        return 'nothing grades the cells: give `potential`, `ensemble`, or both'
-    if problem := check_ensemble(inputs):
-        return problem
-    snapshots = inputs.get('snapshots')
-    present = {'gamma', 'step'} if snapshots is None else set(snapshots.base.attributes.get('properties'))
-    if missing := {'gamma', 'step'} - present:
-        return (
-            f'snapshots have no {min(missing)!r}: frames of MD that was watched have `gamma` of every atom and `step`; '
-            'of MD that was not, `oodal.md.segments` makes such frames'
-        )
-    try:
-        cutoff = None if potential is None else potential.cutoff
-        CarveSettings.load(inputs['carve'].get_dict() if 'carve' in inputs else {}).for_cutoff(cutoff)
-    except OodalError as error:
-        return f'carve: {error}'
-    return None
-
-
-def check_ensemble(inputs: Any) -> str | None:
-    """Say what an ensemble lacks in order to look at cells, or return None."""
-    ensemble = inputs.get('ensemble')
-    if not ensemble:
-        return None
-    for name in ('models', 'reference'):
-        if not ensemble.get(name):
-            return f'ensemble.{name} is missing'
-    if problem := ensemble['reference'].check_models(ensemble['models']):
-        return str(problem)
-    if 'code' not in (inputs.get('embed') or {}):
-        return (
-            'embed.code is missing: the ensemble computes latents in a job, for which the code of the engine is needed '
-            '(aiida_oodal.calculations.engine_code.get_engine_code)'
-        )
-    return None

@@ -1,7 +1,8 @@
-"""One walker: MD, and where it halted the clusters that show why."""
+"""One walker: run MD, and if it halts cut clusters around the atoms with the largest gamma."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from aiida import orm
@@ -9,21 +10,24 @@ from aiida.common import AttributeDict
 from aiida.engine import ExitCode, ToContext, WorkChain, if_
 from aiida.engine.processes.workchains.workchain import WorkChainSpec
 
-from aiida_oodal.engine.md.ensemble_settings import EnsembleSettings
-from aiida_oodal.engine.md.settings import MdSettings
-from aiida_oodal.engine.ood.latents_settings import LatentsSettings
+from aiida_oodal.calculations.carve_clusters import validate_carve
+from aiida_oodal.calculations.grade_snapshots import GradeSnapshotsCalculation
+from aiida_oodal.calculations.learned import LEARNED
+from aiida_oodal.data import ClusterData
+from aiida_oodal.engine.trust.convergence import ConvergenceSettings
 
-from .carve import CarveWorkChain, validate_carve
+from .carve import CarveWorkChain
 from .md_base import MdBaseWorkChain
-from .md_segments import MdSegmentsWorkChain
+from .md_segments import SUBJECT, MdSegmentsWorkChain
 from .resuming import ResumingWorkChain
 
 
 class ExploreWorkChain(ResumingWorkChain):
-    """Run one walker and cut the candidates out of the snapshots over the threshold.
+    """Run MD of one walker, and cut clusters out of its snapshots above gamma_select.
 
-    MD is graded by the ACE potential or by the ensemble that drives it, or, with pair lines, segment by segment by
-    ``ensemble``. Whoever graded MD grades the clusters; beside an ACE potential ``ensemble`` is a second opinion.
+    MD that is driven by a potential or an ensemble (given in ``md``) is graded by it. MD with pair lines runs in
+    segments, each graded by ``potential`` or ``ensemble``. The same potential or ensemble grades the clusters; with a
+    potential, ``second_opinion`` can grade them, too.
     """
 
     @classmethod
@@ -31,13 +35,28 @@ class ExploreWorkChain(ResumingWorkChain):
         """Define inputs, outline, outputs, exit codes."""
         super().define(spec)
         spec.expose_inputs(MdBaseWorkChain)
-        spec.expose_inputs(CarveWorkChain, include=('carve', 'ensemble', 'embed'))
+        spec.expose_inputs(CarveWorkChain, include=('carve', 'thresholds', 'second_opinion', *LEARNED))
+        spec.expose_inputs(
+            GradeSnapshotsCalculation,
+            namespace='grade',
+            exclude=SUBJECT,
+            namespace_options={'required': False, 'populate_defaults': False},
+        )
         spec.input(
             'segment_steps',
             valid_type=orm.Int,
             serializer=orm.to_aiida_type,
             required=False,
-            help='With `md.pair`: steps of a segment, after which the ensemble looks at the snapshots.',
+            help='With `md.pair`: steps of a segment, after which the snapshots are graded.',
+        )
+        spec.input(
+            'convergence',
+            valid_type=orm.Dict,
+            serializer=orm.to_aiida_type,
+            required=False,
+            validator=lambda node, _: None if node is None else ConvergenceSettings.check(node.get_dict()),
+            help='Fields of `aiida_oodal.engine.trust.convergence.ConvergenceSettings`: of MD that ran to its end '
+            'clusters are cut, too, if `gamma_quantile` of its gamma is above `gamma`.',
         )
         spec.inputs.validator = validate_explore
         spec.outline(
@@ -58,26 +77,35 @@ class ExploreWorkChain(ResumingWorkChain):
         spec.exit_code(
             401,
             'ERROR_CARVING_FAILED',
-            message='MD found something to learn, but no cluster came of it: {message} The snapshots are attached: '
-            'carve them with `oodal.carve` when that is mended.',
+            message='MD left frames to learn from, but no cluster could be cut: {message} Mend the cause, then carve '
+            'with `oodal.carve`: it takes the output `snapshots` or, where there is none, the output `remote_folder` '
+            'as `parent_folder`.',
         )
 
     def run_md(self) -> ToContext:
-        """Submit MD."""
-        inputs: dict[str, Any] = self.exposed_inputs(MdBaseWorkChain)
+        """Submit MD, in segments if pair lines drive it."""
         process: type[WorkChain] = MdBaseWorkChain
+        inputs: dict[str, Any] = self.exposed_inputs(MdBaseWorkChain)
         if self.inputs.md.get('pair'):
             process, ports = MdSegmentsWorkChain, MdSegmentsWorkChain.spec().inputs['md']
             inputs = {
                 'md': {name: value for name, value in self.inputs.md.items() if name in ports},
-                'embed': self.inputs.embed,
+                'grade': self.inputs.grade,
                 'segment_steps': self.inputs.segment_steps,
-                **self.inputs.ensemble,
+                **{name: self.inputs[name] for name in ('thresholds', *LEARNED) if self.inputs.get(name)},
             }
+        else:
+            inputs['md'] = {**inputs['md'], 'thresholds': self.inputs.thresholds}
+            if not self._carves_where_md_runs():
+                inputs['md'].setdefault('retrieve_snapshots', orm.Bool(True))
         return ToContext(md=self.submit_once('md', process, AttributeDict(inputs)))
 
+    def _carves_where_md_runs(self) -> bool:
+        """Return whether the carving job runs on the computer of MD, so that it can read the folder of MD."""
+        return _computer_of(self.inputs.md) == _computer_of(self.inputs.carve)
+
     def inspect_md(self) -> ExitCode | None:
-        """Attach what MD gave; without a trajectory there is nothing to carve."""
+        """Attach the outputs of MD; fail if it left no usable trajectory."""
         md = self.ctx.md
         self.out_many(self.exposed_outputs(md, MdBaseWorkChain))
         if md.is_finished_ok or md.exit_status == MdBaseWorkChain.exit_codes.ERROR_TRAJECTORY_LOST.status:
@@ -85,17 +113,32 @@ class ExploreWorkChain(ResumingWorkChain):
         return self.exit_codes.ERROR_MD_FAILED.format(message=md.exit_message or md.process_state.value, pk=md.pk)
 
     def has_snapshots(self) -> bool:
-        """Tell whether a frame passed gamma_break, or was lost after passing gamma_select."""
-        return 'snapshots' in self.ctx.md.outputs and self.ctx.md.outputs.results['outcome'] != 'COMPLETED'
+        """Return whether MD left frames to learn from, as an output or in its remote folder.
+
+        If it ran to its end, its frames are only looked at where the campaign asks for a small gamma that it exceeded.
+        """
+        outputs = self.ctx.md.outputs
+        stayed = not outputs.results.get_dict().get('has_frames', True) if 'results' in outputs else False
+        if not ('snapshots' in outputs or stayed):
+            return False
+        return outputs.results['outcome'] != 'COMPLETED' or self._is_doubtful(outputs.series)
+
+    def _is_doubtful(self, series: orm.ArrayData) -> bool:
+        """Return whether gamma of MD that ran to its end was larger than the campaign wants it."""
+        if 'convergence' not in self.inputs:
+            return False
+        settings = ConvergenceSettings.load(self.inputs.convergence.get_dict())
+        return settings.find_doubtful(series.get_array('max_gamma')) is not None
 
     def run_carve(self) -> ToContext:
-        """Submit the snapshots to be carved."""
+        """Submit the carving of the snapshots, with the potential or ensemble that graded them."""
         inputs = AttributeDict(self.exposed_inputs(CarveWorkChain))
-        inputs.snapshots = self.ctx.md.outputs.snapshots
-        inputs.gamma_break = orm.Float(MdSettings.load(self.inputs.md.settings.get_dict()).gamma_break)
-        if 'potential' in self.inputs.md:
-            inputs.potential = self.inputs.md.potential
-        inputs |= _driving_ensemble(self.inputs.md)
+        outputs = self.ctx.md.outputs
+        if 'snapshots' in outputs:
+            inputs.snapshots = outputs.snapshots
+        else:
+            inputs.parent_folder = outputs.remote_folder
+        inputs |= _find_grader(self.inputs)
         return ToContext(carve=self.submit_once('carve', CarveWorkChain, inputs))
 
     def inspect_carve(self) -> ExitCode | None:
@@ -107,14 +150,30 @@ class ExploreWorkChain(ResumingWorkChain):
         return self.exit_codes.ERROR_CARVING_FAILED.format(message=carve.exit_message or carve.process_state.value)
 
 
-def _driving_ensemble(md: Any) -> dict[str, Any]:
-    """Return the ensemble that drives MD as what grades cells, if one does."""
-    ensemble = md.get('ensemble')
-    if not ensemble:
-        return {}
-    settings = EnsembleSettings.load(ensemble['settings'].get_dict() if 'settings' in ensemble else {})
-    own = {name: ensemble[name] for name in ('models', 'reference')}
-    return {'ensemble': {**own, 'level': orm.Float(settings.level)}}
+def _computer_of(job: Any) -> int:
+    """Return the PK of the computer on which a job will run, from its inputs."""
+    return int((job.get('metadata', {}).get('computer') or job['code'].computer).pk)
+
+
+def _find_grader(inputs: Any) -> dict[str, Any]:
+    """Return the potential or ensemble that grades MD: the one that drives it, or the one given with pair lines."""
+    source = inputs if inputs['md'].get('pair') else inputs['md']
+    return {name: source[name] for name in LEARNED if source.get(name)}
+
+
+def has_completed(explorer: orm.WorkChainNode) -> bool:
+    """Return whether a walker ran to its last step, and nothing after MD failed."""
+    return bool(explorer.is_finished_ok) and explorer.outputs.results['outcome'] == 'COMPLETED'
+
+
+def collect_clusters(explorers: Mapping[str, orm.WorkChainNode]) -> dict[str, ClusterData]:
+    """Return the clusters of all walkers, by `<walker>_<number>`."""
+    return {
+        f'{name}_{key}': cluster
+        for name, node in explorers.items()
+        if 'clusters' in node.outputs
+        for key, cluster in node.outputs.clusters.items()
+    }
 
 
 def describe_walker(explorer: orm.WorkChainNode) -> str:
@@ -126,21 +185,51 @@ def describe_walker(explorer: orm.WorkChainNode) -> str:
     return f'{results["outcome"]} at step {results["last_step"]}, largest gamma {gamma}'
 
 
-def validate_explore(inputs: Any, _: Any) -> str | None:
-    """Refuse a walker whose clusters nobody could grade, before MD runs."""
+def explain_failed(explorers: Mapping[str, orm.WorkChainNode]) -> str:
+    """Say how many walkers failed, and why the first did; empty if none did."""
+    failed = {name: node for name, node in explorers.items() if not node.is_finished_ok}
+    if not failed:
+        return ''
+    name, node = next(iter(failed.items()))
+    others = f' ({len(failed)} of {len(explorers)} walkers failed)' if len(failed) > 1 else ''
+    return f'walker {name!r} failed{others}: {node.exit_message or node.process_state.value}'
+
+
+def explain_no_candidates(explorers: Mapping[str, orm.WorkChainNode]) -> str:
+    """Say why the walkers left no cluster; if some failed, say why the first of these did."""
+    if failed := explain_failed(explorers):
+        return failed
+    at_once = [name for name, node in explorers.items() if _ended_at_once(node)]
+    if at_once:
+        return (
+            f'walker {at_once[0]!r} ended at the structure that it began with, above gamma_ceiling: the potential does '
+            'not know what that structure is. Label it as one of the initial structures (`initial_structures`), or '
+            'begin with a structure that the potential knows.'
+        )
+    return (
+        'no frame on disk has its largest gamma between gamma_select and gamma_ceiling, or no cluster of such a frame '
+        'was accepted (see the `carving` outputs of the walkers). Evaluate gamma more often (gamma_every), heat from a '
+        'lower temperature, begin with more varied structures, or raise gamma_ceiling.'
+    )
+
+
+def _ended_at_once(explorer: orm.WorkChainNode) -> bool:
+    """Return whether gamma was above gamma_ceiling already in the structure that a walker began with."""
+    results = explorer.outputs.results.get_dict() if 'results' in explorer.outputs else {}
+    return results.get('outcome') == 'EXPLODED' and results['trigger_step'] == 0 and results['last_valid_step'] is None
+
+
+def validate_explore(inputs: Any, ports: Any) -> str | None:
+    """Refuse a walker whose frames or clusters could not be graded, before MD runs."""
     md = inputs.get('md', {})
-    given = inputs.get('ensemble')
-    driving = md.get('ensemble')
-    if driving and given:
-        return '`ensemble` is a second opinion beside ACE; the ensemble that drives MD grades the clusters itself'
+    given = [name for name in LEARNED if inputs.get(name)]
     if md.get('pair'):
-        missing = [name for name in ('ensemble', 'segment_steps') if not inputs.get(name)]
+        if not given:
+            return 'give `potential` or `ensemble`, which grades MD with pair lines'
+        missing = [name for name in ('segment_steps', 'grade') if not inputs.get(name)]
         if missing:
-            return f'{missing[0]} is missing: nothing else watches MD with pair lines'
-    if driving:
-        layers = EnsembleSettings.load(driving['settings'].get_dict() if 'settings' in driving else {}).layers
-        embed = inputs.get('embed', {}).get('settings')
-        own = LatentsSettings.load({} if embed is None else embed.get_dict()).layers
-        if layers != own:
-            return f"md.ensemble takes the latents of layers = '{layers}', embed of '{own}': they must be the same"
-    return validate_carve({**inputs, 'ensemble': driving or given, 'potential': md.get('potential')}, None)
+            return f'{missing[0]} is missing: MD with pair lines runs in segments, which a job grades'
+    elif given:
+        return f'`{given[0]}` can only be given with pair lines; what drives MD is given in `md` and grades MD itself'
+    carve = {'settings': inputs['carve']['settings'], 'second_opinion': inputs.get('second_opinion')}
+    return validate_carve({**carve, **_find_grader({**inputs, 'md': md})}, {'snapshots', *LEARNED})

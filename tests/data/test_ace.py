@@ -13,10 +13,9 @@ def test_a_potential_comes_back_from_the_database():
     node = AcePotentialData(FILES / 'Al.yaml', FILES / 'Al.asi').store()
     loaded = orm.load_node(node.pk)
     assert (loaded.elements, loaded.cutoff, loaded.n_functions) == (['Al'], 6.0, 100)
-    with loaded.as_files() as (basis, active_set):
-        assert basis.read_bytes() == (FILES / 'Al.yaml').read_bytes()
-        assert active_set.read_bytes() == (FILES / 'Al.asi').read_bytes()
-    assert not basis.exists()
+    for name, file in ((loaded.BASIS, 'Al.yaml'), (loaded.ACTIVE_SET, 'Al.asi')):
+        content = loaded.base.repository.get_object_content(name, mode='rb')
+        assert content == (FILES / file).read_bytes()
 
 
 def test_files_in_the_wrong_order_are_refused():

@@ -3,6 +3,7 @@ import pytest
 from aiida import orm
 from aiida.common.exceptions import ValidationError
 from ase.build import bulk
+from ase.constraints import FixAtoms
 
 from aiida_oodal.data import ClusterData
 from aiida_oodal.engine.carve.cluster import extract_cluster
@@ -24,6 +25,20 @@ def test_a_cluster_comes_back_from_the_database():
     assert loaded.info['step'] == 420
     assert loaded.info['center_parent_index'] == 17
     assert set(loaded.symbols) == {'Al'}
+
+
+def test_masses_and_held_atoms_of_a_cluster_come_back():
+    cluster = make_cluster()
+    masses = np.where(np.arange(len(cluster)) % 2, 10.0, 40.0)
+    cluster.set_masses(masses)
+    cluster.set_constraint(FixAtoms([1, 4]))
+    node = orm.load_node(ClusterData(cluster).store().pk)
+    assert node.get_atoms().get_masses().tolist() == masses.tolist()
+    assert node.get_atoms().constraints[0].index.tolist() == [1, 4]
+    assert [kind.name for kind in node.kinds] == ['Al']
+    plain = ClusterData(make_cluster()).get_atoms()
+    assert plain.constraints == []
+    assert not plain.has('masses')
 
 
 def test_a_cluster_is_a_structure_and_can_be_queried():

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from aiida_oodal.data import LatentsData, open_ensemble
+from aiida_oodal.data.latents import copy_shards, group_shards
 from aiida_oodal.engine.errors import OodalError
 
 RNG = np.random.default_rng(1)
@@ -59,3 +60,24 @@ def test_two_sets_are_not_taken_for_one(tmp_path):
     _, two = make_shard(tmp_path / 'two', 0, [3])
     with pytest.raises(OodalError, match=r"both of model 'w1'.*of one set"), open_ensemble([*one, *two]):
         pass
+
+
+def test_models_of_a_shard_are_of_the_same_structures(tmp_path):
+    _, (one, _) = make_shard(tmp_path / 'one', 0, [2, 3])
+    _, (_, other) = make_shard(tmp_path / 'other', 0, [3, 2])
+    with pytest.raises(OodalError, match=r'of w1 and w2 are of different structures \(their (numbers|offsets) differ'):
+        group_shards([one, other])
+
+
+def test_a_job_gets_each_file_once(tmp_path):
+    _, late = make_shard(tmp_path / 'late', 2, [4])
+    _, early = make_shard(tmp_path / 'early', 0, [2, 3])
+    copies, shards = copy_shards([*late, *early], 'hot')
+    assert shards == [{'folder': 'hot_0', 'labels': ['w1', 'w2']}, {'folder': 'hot_1', 'labels': ['w1', 'w2']}]
+    targets = [target for *_, target in copies]
+    assert len(set(targets)) == len(targets) == 2 * 7
+    assert {
+        (early[1].uuid, 'latents.npy', 'hot_0/latents_w2.npy'),
+        (late[0].uuid, 'numbers.npy', 'hot_1/numbers.npy'),
+    } < set(copies)
+    assert late[0].identity.sha256 == 'x'

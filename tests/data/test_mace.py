@@ -1,6 +1,9 @@
+import runpy
+import warnings
 from pathlib import Path
 
 import pytest
+from machine import needs
 
 from aiida_oodal.data import MaceModelData
 from aiida_oodal.engine.errors import OodalError
@@ -44,3 +47,22 @@ def test_another_file_is_refused_by_name(tmp_path):
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(OodalError, match=r'w9\.model cannot be read as a MACE model: No such file'):
         MaceModelData(tmp_path / 'w9.model')
+
+
+@needs('mace')
+def test_the_heads_of_a_model_can_be_queried(tmp_path):
+    make = runpy.run_path(str(Path(__file__).parents[1] / 'engine' / 'conftest.py'))['save_untrained']
+    make(tmp_path / 'two.model', '4x0e', 'ScaleShiftMACE', ('dft', 'xtb'))
+    assert MaceModelData(tmp_path / 'two.model').heads == ('dft', 'xtb')
+    assert MaceModelData(MODELS / 'w1.model').heads == ('Default',)
+
+
+@needs('mace')
+def test_a_compiled_model_is_refused_with_the_file_to_take(tmp_path):
+    import torch
+
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        torch.jit.script(torch.nn.Linear(2, 2)).save(tmp_path / 'T1_w1_compiled.model')
+    with pytest.raises(OodalError, match=r'T1_w1_compiled\.model is a compiled model.*without `_compiled` in its name'):
+        MaceModelData(tmp_path / 'T1_w1_compiled.model')

@@ -17,7 +17,7 @@ def write_job(folder, **job):
 
 def test_a_command_runs_from_the_shell(tmp_path):
     StructureSet.from_atoms([bulk('Al', cubic=True)]).save(tmp_path / 'structures.npz')
-    path = write_job(tmp_path, structures='structures.npz', reference={'calculator': 'emt'})
+    path = write_job(tmp_path, structures='structures.npz', calculator={'calculator': 'emt'})
     command = [sys.executable, '-m', 'aiida_oodal.engine', 'label', str(path)]
     assert subprocess.run(command, check=False).returncode == 0
     labelled = StructureSet.load(tmp_path / 'labels.npz')[0]
@@ -25,7 +25,7 @@ def test_a_command_runs_from_the_shell(tmp_path):
 
 
 def test_bad_input_is_told_in_a_file_and_on_stderr(tmp_path, capsys):
-    path = write_job(tmp_path, structures='nowhere.npz', reference={'calculator': 'emt'})
+    path = write_job(tmp_path, structures='nowhere.npz', calculator={'calculator': 'emt'})
     assert main(['label', str(path)]) == 1
     message = json.loads((tmp_path / 'error.json').read_text())['message']
     assert 'nowhere.npz' in message

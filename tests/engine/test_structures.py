@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import bulk, molecule
+from ase.calculators.emt import EMT
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -91,18 +92,55 @@ def test_any_sizes_come_back(sizes, values):
             np.testing.assert_array_equal(atoms.arrays['charge'], expected.arrays['charge'])
 
 
-def test_missing_integers_are_refused():
+def test_integers_and_truth_values_that_some_structures_lack_are_kept_as_they_are(tmp_path):
     first, second = make_frames()
-    second.arrays['parent_index'] = np.arange(3)
-    with pytest.raises(OodalError, match=r"'parent_index' \(int64\) is missing in structure 0"):
-        StructureSet.from_atoms([first, second])
+    second.arrays['parent_index'] = np.array([4, 0, 2])
+    first.info['converged'] = False
+    StructureSet.from_atoms([first, second]).save(tmp_path / 'set.npz')
+    structures = StructureSet.load(tmp_path / 'set.npz')
+    assert structures.notes == ()
+    for content, indices in ((structures, (0, 1)), (structures.part(1), (1,))):
+        for atoms, index in zip(content, indices, strict=True):
+            assert_same(atoms, [first, second][index])
+    assert structures[1].arrays['parent_index'].dtype.kind == 'i'
+    assert structures[0].info['converged'] is False
 
 
-def test_python_objects_are_refused():
+def test_merging_sets_of_different_kinds_loses_nothing():
+    first, second = make_frames()
+    first.arrays['parent_index'] = np.arange(4)
+    merged = StructureSet.from_atoms([*StructureSet.from_atoms([first]), *StructureSet.from_atoms([second])])
+    for atoms, expected in zip(merged, [first, second], strict=True):
+        assert_same(atoms, expected)
+
+
+def test_python_objects_are_left_out_and_named():
     atoms = bulk('Al')
-    atoms.info['history'] = {'a': 1}
-    with pytest.raises(OodalError, match='neither a number, a text nor an array'):
-        StructureSet.from_atoms([atoms])
+    atoms.info.update(history={'a': 1}, step=3)
+    structures = StructureSet.from_atoms([bulk('Al'), atoms])
+    assert set(structures.info) == {'step'}
+    assert structures.notes == (
+        "info 'history' is dropped in 1 of 2 structures (structure 1: {'a': 1} (dict) is neither a number, a text nor "
+        'an array of these)',
+    )
+
+
+def test_results_of_a_calculator_are_no_labels_and_that_is_said():
+    atoms = bulk('Al')
+    atoms.calc = EMT()
+    atoms.get_potential_energy()
+    structures = StructureSet.from_atoms([atoms])
+    assert (dict(structures.info), dict(structures.arrays)) == ({}, {})
+    assert 'results of a calculator' in structures.notes[0]
+    assert structures.notes[0].endswith('(1 of 1 structures, first in structure 0)')
+
+
+def test_an_array_that_does_not_fit_its_atoms_is_left_out():
+    atoms = bulk('Al', cubic=True)
+    atoms.arrays['REF_forces'] = np.zeros((3, 3))
+    structures = StructureSet.from_atoms([atoms])
+    assert dict(structures.arrays) == {}
+    assert "array 'REF_forces' is dropped: it has not one row for each atom" in structures.notes[0]
 
 
 @pytest.mark.parametrize('size', [0, 1, 100, 700])

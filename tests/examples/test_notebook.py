@@ -4,11 +4,9 @@ import warnings
 from pathlib import Path
 
 import pytest
+from machine import require
 
-nbformat = pytest.importorskip('nbformat', reason='nbclient is not installed: the notebook cannot be run')
-nbclient = pytest.importorskip('nbclient', reason='nbclient is not installed: the notebook cannot be run')
-for module in ('mace', 'sklearn', 'matplotlib', 'ipykernel'):
-    pytest.importorskip(module, reason=f'{module} is not installed: the notebook cannot be run')
+require('nbformat', 'nbclient', 'ipykernel', 'mace', 'matplotlib')
 
 NOTEBOOK = Path(__file__).parents[2] / 'examples' / 'ood_latent.ipynb'
 
@@ -20,6 +18,8 @@ def texts(notebook):
 
 
 def test_no_output_is_kept():
+    import nbformat
+
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     nbformat.validate(notebook)
     assert all(cell.get('execution_count') is None and not cell.get('outputs') for cell in notebook.cells)
@@ -27,6 +27,9 @@ def test_no_output_is_kept():
 
 @pytest.mark.slow
 def test_the_notebook_runs(monkeypatch):
+    import nbclient
+    import nbformat
+
     monkeypatch.setenv('OMP_NUM_THREADS', '1')
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     with warnings.catch_warnings():

@@ -77,6 +77,26 @@ class Home:
             time.sleep(0.1)
         return value
 
+    def wait_for_end(self, what, ended, *values, seconds=600):
+        """Wait as a user whose cron runs the doctor: AiiDA's broker may miss that a worker died, and nothing goes on.
+
+        :param ended: SQL that counts what is waited for, with its values.
+        """
+        seen = [None, time.monotonic()]
+
+        def look():
+            if self.count(ended, *values):
+                return True
+            changed = self.count('select max(mtime) from db_dbnode')
+            if changed != seen[0]:
+                seen[:] = changed, time.monotonic()
+            elif time.monotonic() - seen[1] > 90:
+                self.run('aiida-oodal', 'doctor', '--fix', expect=None)
+                seen[1] = time.monotonic()
+            return False
+
+        self.wait_until(look, what, seconds)
+
     def logs(self, size=4000):
         files = (self.folder / '.aiida' / 'daemon' / 'log').glob('*.log')
         return '\n'.join(f'===== {path.name}\n{path.read_text(errors="replace")[-size:]}' for path in files)

@@ -11,6 +11,11 @@ SCRIPT = Path(__file__).parents[1] / 'workchains' / 'small_campaign.py'
 
 
 ENDED = "select count(*) from db_dbnode where label = 'small: campaign' and json_extract(attributes, '$.sealed')"
+JOBS_WITHOUT_FOLDER = (
+    "select count(*) from db_dbnode where node_type like 'process.calculation.calcjob%' and "
+    "json_extract(attributes, '$.exit_status') = 0 and not exists "
+    "(select * from db_dblink where input_id = db_dbnode.id and label = 'remote_folder')"
+)
 LEFT_BEHIND = "select count(*) from db_dbnode where json_extract(attributes, '$.process_status') like 'ended by its%'"
 
 
@@ -30,7 +35,7 @@ def launch(home):
 
 def check(home, undisturbed):
     """The campaign completes, and what was done is what is done where nobody is killed."""
-    home.wait_until(lambda: home.count(ENDED), 'the campaign ends', seconds=600)
+    home.wait_for_end('the campaign ends', ENDED)
     found = home.ask_campaign()
     assert found['ok'], found['message']
     assert found['left'] == []
@@ -71,7 +76,8 @@ def test_whatever_is_killed_the_campaign_completes_and_nothing_is_done_twice(hom
     check(home, undisturbed)
 
 
-#: A worker that ends as by ``kill -9`` when it has stored a child: before the broker hears of it, after that, in turns.
+#: A worker that ends as by ``kill -9`` when it has stored a child: before the broker hears of it, after that, in turns;
+#: and when it has noted that a job is uploaded, but not yet its folder.
 DEADLY = """
 import os, signal, sys, time
 if sys.orig_argv[-2:] == ['daemon', 'worker']:
@@ -92,6 +98,19 @@ if sys.orig_argv[-2:] == ['daemon', 'worker']:
             os.kill(os.getpid(), signal.SIGKILL)
         return result
     RemoteProcessThreadController.continue_process = continue_process
+
+    from aiida.common.datastructures import CalcJobState
+    from aiida.orm import CalcJobNode
+    uploads = Path(__file__).parent / 'uploads'
+    set_state = CalcJobNode.set_state
+    def set_state_and_die(self, state):
+        set_state(self, state)
+        uploads.mkdir(exist_ok=True)
+        number = len(list(uploads.iterdir()))
+        if state is CalcJobState.UNSTASHING and number < 3:
+            (uploads / str(number)).touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+    CalcJobNode.set_state = set_state_and_die
 """
 
 
@@ -105,5 +124,7 @@ def test_workers_are_killed_when_they_have_stored_a_process(home, undisturbed):
     launch(home)
     check(home, undisturbed)
     assert len(list((deadly / 'marks').iterdir())) == 10
+    assert len(list((deadly / 'uploads').iterdir())) == 3
+    assert home.count(JOBS_WITHOUT_FOLDER) == 0
     # Those of which the broker had not heard, and perhaps others that no worker had begun.
     assert home.count(LEFT_BEHIND) >= 5

@@ -18,13 +18,13 @@ from aiida.engine import run, submit
 from ase.build import bulk
 from plumpy.process_comms import RemoteProcessThreadController
 load_profile()
-from aiida_oodal.calculations.engine_code import get_engine_code
+from aiida_oodal.calculations.codes import get_engine_code
 from aiida_oodal.calculations.label import LabelCalculation
 from aiida_oodal.data import StructureSetData
 builder = LabelCalculation.get_builder()
 builder.code = get_engine_code()
 builder.structures = StructureSetData([bulk('Al', cubic=True)])
-builder.reference = {'calculator': 'emt'}
+builder.calculator = {'calculator': 'emt'}
 builder.metadata.computer = orm.load_computer('localhost')
 """
 KILLED_BEFORE_THE_BROKER_HEARS = """
@@ -76,12 +76,12 @@ def test_a_process_whose_submitter_was_killed_and_one_that_was_not_closed(instal
     assert 'all is well' in home.run('aiida-oodal', 'doctor')
     age(pk)
     said = home.run('aiida-oodal', 'doctor', expect=1)
-    assert re.search(rf'BAD processes  1 have no task, nobody goes on with them: .*: {name}\n', said), said
+    assert re.search(rf'BAD processes  1 have no task, so no worker goes on with them: .*: {name}\n', said), said
     assert 'mend it: aiida-oodal doctor --fix' in said
     said = home.run('aiida-oodal', 'doctor', '--fix')
     assert f'gave a task to {name}\n' in said
     assert 'all is well' in said
-    home.wait_until(lambda: home.count(CLOSED, pk), 'the job ends')
+    home.wait_for_end('the job ends', CLOSED, pk)
     assert home.count("select json_extract(attributes, '$.exit_status') from db_dbnode where id = ?", pk) == 0
 
     # As if its worker had been killed before the last entry.
@@ -96,6 +96,8 @@ def test_a_process_whose_submitter_was_killed_and_one_that_was_not_closed(instal
 def run_by_a_shell(installed):
     """Return a function that lets a shell run a process until a file is there, and returns both and the file."""
 
+    shells = []
+
     def start():
         home = installed
         go = home.folder / f'go-{newest(home)}'
@@ -105,10 +107,14 @@ def run_by_a_shell(installed):
         )
         known = newest(home) or 0
         shell = subprocess.Popen([str(BIN / 'python'), 'run.py'], cwd=home.folder, env=home.environment)
+        shells.append(shell)
         home.wait_until(lambda: home.count(waiting, known), 'its job waits')
         return newest(home), shell, go
 
-    return start
+    yield start
+    for shell in shells:
+        shell.kill()
+        shell.wait()
 
 
 def test_what_a_shell_runs_is_left_alone_until_that_was_killed(installed, age, run_by_a_shell):
@@ -122,8 +128,8 @@ def test_what_a_shell_runs_is_left_alone_until_that_was_killed(installed, age, r
     said = home.run('aiida-oodal', 'doctor', expect=1)
     name = f'LabelCalculation<{pk}>'
     assert (
-        f'BAD processes  1 have no task, nobody goes on with them: whoever submitted or ran them was killed: {name}'
-        in said
+        'BAD processes  1 have no task, so no worker goes on with them: the program that submitted or ran them was '
+        f'killed: {name}' in said
     )
     assert f'gave a task to {name}\n' in home.run('aiida-oodal', 'doctor', '--fix')
     # It is in order now, also if its worker is killed.
@@ -131,7 +137,7 @@ def test_what_a_shell_runs_is_left_alone_until_that_was_killed(installed, age, r
     for process in home.processes('daemon', 'worker'):
         process.kill()
     go.touch()
-    home.wait_until(lambda: home.count(CLOSED, pk), 'the job ends')
+    home.wait_for_end('the job ends', CLOSED, pk)
     assert home.count(STATE, pk) == 'finished'
 
 
@@ -142,7 +148,7 @@ def test_a_daemon_is_not_repaired_while_a_shell_runs_what_the_cure_would_run_aga
         process.kill()
     said = home.run('aiida-oodal', 'doctor', '--fix', expect=1)
     assert re.search(
-        rf'LabelCalculation<{pk}>: no task is there for them\. Maybe `\S+ run.py` \(PID {shell.pid}\) runs them', said
+        rf'LabelCalculation<{pk}>: these processes have no task, and `\S+ run.py` \(PID {shell.pid}\) may be', said
     ), said
     assert home.count(STATE, pk) == 'waiting'
     shell.kill()
@@ -152,5 +158,5 @@ def test_a_daemon_is_not_repaired_while_a_shell_runs_what_the_cure_would_run_aga
     for process in home.processes('daemon', 'worker'):
         process.kill()
     go.touch()
-    home.wait_until(lambda: home.count(CLOSED, pk), 'the job ends')
+    home.wait_for_end('the job ends', CLOSED, pk)
     assert home.count(STATE, pk) == 'finished'

@@ -5,6 +5,7 @@ import shutil
 import sys
 
 import pytest
+from machine import has
 
 pytestmark = [pytest.mark.slow, pytest.mark.daemon]
 
@@ -13,14 +14,14 @@ import sys
 from aiida import orm
 from aiida.engine import submit
 from ase.build import bulk
-from aiida_oodal.calculations.engine_code import get_engine_code
+from aiida_oodal.calculations.codes import get_engine_code
 from aiida_oodal.calculations.label import LabelCalculation
 from aiida_oodal.data import StructureSetData
 def send(computer, options):
     builder = LabelCalculation.get_builder()
     builder.code = get_engine_code()
     builder.structures = StructureSetData([bulk('Al', cubic=True)])
-    builder.reference = {'calculator': 'emt'}
+    builder.calculator = {'calculator': 'emt'}
     builder.metadata.computer = computer
     builder.metadata.options.update(options)
     print(submit(builder).pk)
@@ -36,7 +37,7 @@ if 'slurm' in sys.argv:
 
 
 def test_an_unreachable_computer_and_what_only_sbatch_refuses(home):
-    slurm = shutil.which('sinfo') is not None
+    slurm = has('slurm')
     home.run('aiida-oodal', 'setup', 'profile')
     if slurm:
         home.run('aiida-oodal', 'setup', 'computer', '--preset', 'a100-slurm', '--venv', sys.prefix,

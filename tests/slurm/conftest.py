@@ -1,12 +1,12 @@
 """A computer with a real Slurm, made from our own template; ``slurm_up.sh`` starts one."""
 
-import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
+from machine import require
 
 LONGEST = 240  # seconds for anything that runs here; a few are enough on an idle machine
 
@@ -14,26 +14,19 @@ LONGEST = 240  # seconds for anything that runs here; a few are enough on an idl
 @pytest.fixture(scope='session')
 def slurm():
     """Return a function that asks Slurm something; skip where there is none."""
-    if shutil.which('sinfo') is None:
-        pytest.skip('Slurm is not installed: tests/slurm/slurm_up.sh installs and starts one (Debian 12, root)')
+    require('slurm')
 
     def ask(*command):
         done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
         assert done.returncode == 0, f'{command}: {done.stderr}'
         return done.stdout
 
-    found = subprocess.run(
-        ['sinfo', '--noheader', '--format=%R %T'], capture_output=True, text=True, timeout=60, check=False
-    )
-    states = dict(line.split() for line in found.stdout.splitlines())
-    if not {'a100', 'h200'} <= set(states):
-        pytest.skip(f'Slurm has no partitions a100 and h200: run tests/slurm/slurm_up.sh ({found.stderr.strip()})')
     return ask
 
 
 @pytest.fixture(scope='session')
 def computer_settings(tmp_path_factory):
-    from aiida_oodal.cli.setup_computer import ComputerSettings
+    from aiida_oodal.operations.presets import ComputerSettings
 
     return ComputerSettings(
         label='a100-slurm',
@@ -46,7 +39,7 @@ def computer_settings(tmp_path_factory):
 
 @pytest.fixture(scope='session')
 def slurm_computer(slurm, aiida_profile, computer_settings):
-    from aiida_oodal.cli.setup_computer import make_computer
+    from aiida_oodal.operations.computers import make_computer
 
     return make_computer('a100-slurm', computer_settings, print)
 
@@ -109,7 +102,7 @@ def requested(slurm):
 @pytest.fixture
 def on_slurm(slurm_computer, engine_code):
     """Return a function that sends a builder of any engine calculation to Slurm with the options of its process."""
-    from aiida_oodal.calculations.job_options import get_job_options
+    from aiida_oodal.calculations.job.options import get_job_options
 
     def fill(builder, process, **options):
         builder.code = engine_code
@@ -130,7 +123,7 @@ def label_builder(on_slurm):
     def build(**options):
         builder = on_slurm(LabelCalculation.get_builder(), 'label', **options)
         builder.structures = StructureSetData([bulk('Al', cubic=True)])
-        builder.reference = {'calculator': 'emt'}
+        builder.calculator = {'calculator': 'emt'}
         return builder
 
     return build

@@ -4,7 +4,10 @@ from pathlib import Path
 
 import pytest
 from aiida.engine import submit
+from aiida.orm import Computer, QueryBuilder
 
+from aiida_oodal.engine.errors import OodalError
+from aiida_oodal.operations.computers import make_computer
 from aiida_oodal.workchains.md_base import MdBaseWorkChain
 
 pytestmark = [pytest.mark.slow, pytest.mark.daemon]
@@ -73,7 +76,7 @@ def test_a_node_that_fails_under_other_jobs(label_builder, wait_until, started, 
     started(node)
     fail_node(node)
     assert node.exit_status == 140, node.exit_message
-    assert 'Submit it again' in node.exit_message
+    assert 'Submit the job again' in node.exit_message
 
 
 def test_a_cancelled_job_says_so(label_builder, wait_until, started, slurm):
@@ -132,6 +135,28 @@ def test_a_job_that_was_submitted_twice_ends_with_the_first(label_builder, wait_
         ({'custom_scheduler_commands': '#SBATCH --gres=gpu:v100:1'}, 'have no gpu:v100, but gpu:a100, gpu:h200'),
     ],
 )
-def test_options_that_slurm_would_refuse_are_refused_at_submission(label_builder, options, message):
+def test_options_that_slurm_would_refuse_are_refused_at_submission(daemon, label_builder, options, message):
     with pytest.raises(ValueError, match=message):
         submit(label_builder(**options))
+
+
+@pytest.mark.parametrize(
+    ('changes', 'message'),
+    [
+        ({'partition': 'a10'}, "jobs of latents: computer 'refused' has no partition 'a10'; there are a100, h200"),
+        ({'memory': '2T'}, 'asks for 2097152 MB'),
+        ({'gres': 'gpu:v100:1'}, 'have no gpu:v100'),
+        ({'memory': '60M'}, 'max_memory_kb = 61440 is 60 MB, too little for any job'),
+    ],
+)
+def test_a_computer_that_slurm_would_refuse_is_not_left_behind(slurm, computer_settings, changes, message):
+    settings = computer_settings.model_copy(update={'label': 'refused', **changes})
+    with pytest.raises(OodalError, match=message):
+        make_computer('a100-slurm', settings, print)
+    assert not QueryBuilder().append(Computer, filters={'label': 'refused'}).count()
+
+
+def test_cards_that_would_be_held_for_nothing_are_told(slurm, computer_settings):
+    said = []
+    make_computer('a100-slurm', computer_settings.model_copy(update={'label': 'all-on-cards'}), said.append)
+    assert any('need no GPU' in line and '--cpu-partition' in line for line in said)

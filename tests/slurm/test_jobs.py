@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 from aiida.engine import submit
+from scripts import run_example
 
-from aiida_oodal.cli.setup_computer import render_script
+from aiida_oodal.operations.presets import render_script
 
 pytestmark = [pytest.mark.slow, pytest.mark.daemon]
 
@@ -28,33 +29,40 @@ def test_jobs_ask_for_the_partition_the_memory_and_the_card(
     assert nodes['label'].outputs.labels.n_structures == 1
 
 
-def test_a_whole_campaign(slurm_computer, engine_code, wait_until, requested, slurm):
-    from aiida.orm import Dict
-    from ase.build import bulk
-
-    from aiida_oodal.calculations.make_crystals import make_crystals
-    from aiida_oodal.data import StructureSetData
-    from aiida_oodal.workchains.campaign import CampaignWorkChain
-
-    crystal = StructureSetData([bulk('Al', 'fcc', a=4.0, cubic=True).repeat(3)])
-    builder = CampaignWorkChain.get_builder_from_protocol(
-        code=engine_code,
-        computer=slurm_computer,
-        protocol='quick',
-        initial_structures=make_crystals(Dict({'count': 10})),
-        walkers={
-            name: {'structure': crystal, 'settings': {'steps': 200, 'temperature': [300, top], 'velocity_seed': seed}}
-            for name, top, seed in (('warm', 900, 1), ('hot', 1500, 2))
+def test_a_whole_campaign_with_stages_in_places_of_their_own(slurm_computer, localhost, wait_until, requested):
+    """The script for clusters, with ACE in the place of MACE, and small."""
+    label = {'calculator': {'calculator': 'emt', 'parameters': {'asap_cutoff': False}}}
+    campaign = run_example(
+        'launch_slurm.py',
+        TRAINER='oodal.train.ace',
+        PROTOCOL='quick',
+        SETTINGS={'label': label, 'train': {'number_of_functions': 30, 'max_functions': 40}, 'max_rounds': 8},
+        CRYSTALS={'count': 10},
+        WALKERS={
+            'warm': {'steps': 200, 'temperature': [300, 900], 'velocity_seed': 1},
+            'hot': {'steps': 200, 'temperature': [300, 1500], 'velocity_seed': 2},
         },
-        overrides={'train': {'number_of_functions': 30}, 'max_rounds': 8},
-    )
-    campaign = submit(builder)
+        REPEATS=3,
+    )['campaign']
     wait_until(lambda: campaign.is_terminated, 'the campaign ends', seconds=600)
     assert campaign.is_finished_ok, campaign.exit_message
     jobs = [node for node in campaign.called_descendants if hasattr(node, 'get_job_id')]
     kinds = {node.process_label for node in jobs}
-    assert kinds == {'LabelCalculation', 'TrainAceCalculation', 'MdCalculation'}
-    assert len({node.get_job_id() for node in jobs}) == len(jobs)
+    assert kinds == {
+        'LabelCalculation',
+        'TrainAceCalculation',
+        'MdCalculation',
+        'CarveClustersCalculation',
+        'SelectClustersCalculation',
+        'JudgeCalculation',
+    }
+    here = {node.process_label for node in jobs if node.computer.uuid == localhost.uuid}
+    assert here == {'LabelCalculation', 'SelectClustersCalculation'}
+    on_slurm = [node for node in jobs if node.process_label not in here]
+    assert {node.computer.uuid for node in on_slurm} == {slurm_computer.uuid}
+    assert len({node.get_job_id() for node in on_slurm}) == len(on_slurm)
+    hours = {node.process_label: node.get_option('max_wallclock_seconds') / 3600 for node in on_slurm}
+    assert (hours['MdCalculation'], hours['TrainAceCalculation']) == (6, 12)
     # Slurm forgets a finished job after MinJobAge; those of the last round are still there.
-    last = max(jobs, key=lambda node: node.pk)
+    last = max(on_slurm, key=lambda node: node.pk)
     assert requested(last) == ['a100', '60G', 'gres:gpu:a100:1']

@@ -10,7 +10,7 @@ from ase.calculators.emt import EMT
 from ase.md.langevin import Langevin
 from numpy.random import default_rng
 
-from aiida_oodal.calculations.engine_code import get_engine_code
+from aiida_oodal.calculations.codes import get_engine_code
 from aiida_oodal.data import MaceModelData, StructureSetData
 from aiida_oodal.workchains.screen import ScreenWorkChain
 

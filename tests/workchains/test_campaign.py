@@ -1,16 +1,26 @@
 """What a small campaign left behind: every check reads the same real run."""
 
 import os
-import shutil
+import runpy
 import subprocess
+from importlib.metadata import version
+from pathlib import Path
 
 import pytest
 from aiida import orm
+from machine import needs
 
 from aiida_oodal.data import AcePotentialData, ClusterData, StructureSetData
+from aiida_oodal.engine.errors import OodalError
+from aiida_oodal.operations.campaign.extend import build_extension
+from aiida_oodal.operations.campaign.status import read_status
 from aiida_oodal.queue import QueueStatus, find_entries
 from aiida_oodal.report import read_history, trace_potential, write_report
+from aiida_oodal.report.campaign.ledger import list_processes, read_ledger
+from aiida_oodal.report.campaign.methods import write_methods
+from aiida_oodal.workchains.label.ase import AseLabelWorkChain
 
+EXAMPLES = Path(__file__).parents[2] / 'examples'
 pytestmark = [pytest.mark.slow, pytest.mark.daemon]
 
 
@@ -59,18 +69,26 @@ def test_every_label_is_booked_in_the_queue(campaign):
     entries = find_entries(campaign=campaign.uuid)
     assert entries
     assert entries == find_entries(QueueStatus.LABELLED, campaign=campaign.uuid)
-    for cluster in entries:
-        jobs = cluster.base.links.get_outgoing(node_class=orm.CalcJobNode).all_nodes()
-        assert [job.process_label for job in jobs] == ['LabelCalculation']
+    for entry in entries:
+        labels = orm.load_node(entry.label)
+        assert labels.creator.process_label == 'LabelCalculation'
+        assert labels.creator.inputs.clusters[entry.key].uuid == entry.node
+        assert entry.key in labels.get_set().info['queue_key']
+        assert entry.attempts == 1
 
 
-def test_each_label_names_its_cluster_and_keeps_its_mask(campaign):
+def test_each_label_names_its_entry_and_its_level_and_keeps_its_mask(campaign):
+    level = AseLabelWorkChain.get_level(campaign.inputs.label['inputs']).hash
     for key, labels in campaign.outputs.labels.items():
+        assert set(labels.get_set().info['level_of_theory']) == {level}
         if key == 'start':
+            assert labels.n_structures == campaign.inputs.initial.structures.n_structures
             continue
-        job = labels.creator
+        if key.startswith('audit_'):
+            assert set(labels.get_set().info['walker']) == set(campaign.inputs.walkers)
+            continue
         for atoms in labels:
-            cluster = job.inputs.clusters[atoms.info['cluster']]
+            cluster = labels.creator.inputs.clusters[atoms.info['queue_key']]
             assert atoms.arrays['force_mask'].tolist() == cluster.force_mask.tolist()
             assert atoms.arrays['REF_forces'].shape == (len(cluster.sites), 3)
 
@@ -78,14 +96,22 @@ def test_each_label_names_its_cluster_and_keeps_its_mask(campaign):
 def test_every_step_of_the_loop_is_a_node(campaign):
     kinds = {node.process_label for node in campaign.called_descendants}
     assert kinds == {
-        'LabelCalculation',
-        'TrainAceCalculation',
+        'AceTrainWorkChain',
+        'AseLabelWorkChain',
+        'AuditWorkChain',
+        'CarveClustersCalculation',
+        'CarveWorkChain',
         'ExploreWorkChain',
+        'JudgeCalculation',
+        'LabelCalculation',
         'MdBaseWorkChain',
         'MdCalculation',
-        'CarveWorkChain',
-        'extract_clusters',
-        'select_clusters',
+        'SelectClustersCalculation',
+        'TrainAceCalculation',
+        'calibrate_error',
+        'split_structures',
+        'take_audit_frames',
+        'take_labels',
     }
     series = campaign.called[2].outputs.series
     assert series.get_array('step')[0] == 0
@@ -99,11 +125,122 @@ def test_the_report_stands_alone(campaign, tmp_path):
     for link in trace_potential(campaign.outputs.potential):
         assert f'<td class="n">{link.cluster}</td>' in page
     without_plotly = page.split('</script>', 1)[1]
+    assert f'Campaign {campaign.pk} “small: campaign”' in without_plotly
+    asked = without_plotly.split('What was asked for')[1]
+    assert f'<th>time</th><td>begun {campaign.ctime.astimezone():%Y-%m-%d %H:%M}, ended' in asked
+    assert '<th>elements</th><td>Al</td>' in asked
+    assert '<th>labels</th><td>emt asap_cutoff=False (oodal.label.ase)</td>' in asked
+    assert '<th>trainer</th><td>oodal.train.ace: ' in asked
+    assert 'number_of_functions = 30' in asked
+    assert '<th>thresholds of γ</th><td>learn above 2, halt above 5, not physical above 100</td>' in asked
+    assert f'6 structures with 192 atoms, StructureSetData {campaign.inputs.validation.pk}' in asked
+    assert '<th>walker hot</th><td>Al108, ' in asked
+    assert 'temperature 300 to 1500' in asked
+    error = campaign.outputs.results['validation']['force_rmse']
+    assert f'<td>validation</td><td class="n">6</td>\n      <td class="n">{error:.1f}</td>' in page
     assert 'src="http' not in without_plotly
     assert 'href="http' not in without_plotly
 
 
-@pytest.mark.skipif(shutil.which('dot') is None, reason='Graphviz is not installed: no program `dot` on PATH')
+def test_what_it_cost_and_how_it_was_done(campaign):
+    history, processes = read_history(campaign), list_processes(campaign)
+    assert {ran.process.pk for ran in processes} == {node.pk for node in campaign.called_descendants}
+    ledger = read_ledger(campaign, history, processes)
+    rows = {row.what: row for row in ledger.rows}
+    assert rows['MD'].n_jobs == sum(len(entry.walkers) for entry in history.rounds)
+    assert rows['MD'].core_hours > 0
+    labels = campaign.outputs.labels.values()
+    for name in ('n_structures', 'n_atoms'):
+        assert sum(getattr(row, name) or 0 for row in ledger.rows) == sum(getattr(node, name) for node in labels)
+    whole = ledger.whole_cells
+    assert whole.n_clusters == sum(entry.n_labelled for entry in history.rounds)
+    assert whole.largest == 108
+    assert whole.core_hours == pytest.approx(whole.factor * rows['labels of clusters'].core_hours)
+    methods = write_methods(campaign, history, ledger, processes)
+    assert [reference.key for reference in methods.references] == [
+        'aiida',
+        'ace',
+        'lammps',
+        'd_optimality',
+        'active_learning',
+        'ase',
+    ]
+    jobs = [ran.process for ran in processes if ran.process.process_label == 'MdCalculation']
+    lammps = jobs[-1].outputs.retrieved.base.repository.get_object_content('log.lammps').splitlines()[0]
+    for said in (
+        lammps,
+        f'AiiDA {version("aiida-core")} [1]',
+        f'with python-ace {version("python-ace")} to all labels',
+        'warm: Al108, NPT at 300 to 900 K and 0 bar, 200 steps of 3 fs',
+        f'In {len(history.rounds)} rounds 10 initial structures (320 atoms), {whole.n_clusters} cut cells (',
+        f'went from {history.trainings[0]["validation"]["force_rmse"]:.0f} to ',
+        'all runs reached their last step',
+    ):
+        assert said in methods.text, said
+
+
+def test_the_cookbook_of_queries_finds_what_the_campaign_did(campaign, capsys):
+    queries = runpy.run_path(str(EXAMPLES / 'queries.py'))
+    assert [campaign.pk, 'small: campaign', 0] in queries['find_campaigns']()
+    history = read_history(campaign)
+    steps = {walker.last_step for entry in history.rounds for walker in entry.walkers if walker.outcome == 'UNCERTAIN'}
+    assert steps <= {step for _, step, _ in queries['find_halts']()}
+    chain = {link.cluster for link in trace_potential(campaign.outputs.potential)}
+    assert set(queries['find_ancestors'](campaign.outputs.potential)) == chain
+    for cluster in chain:
+        assert campaign.outputs.potential.pk in queries['find_learners'](orm.load_node(cluster))
+    assert chain <= {pk for pk, _, _ in queries['find_uncertain_clusters'](0.0)}
+    assert queries['count_queue']()['LABELLED'] >= len(chain)
+    last = campaign.outputs.results['validation']['force_rmse']
+    assert (campaign.outputs.potential.pk, last) in queries['find_errors']()
+    assert queries['count_jobs'](campaign)['MdCalculation'] == sum(len(entry.walkers) for entry in history.rounds)
+    level = AseLabelWorkChain.get_level(campaign.inputs.label['inputs']).hash
+    assert queries['find_level'](campaign.outputs.labels['round_1']) == {level}
+    runpy.run_path(str(EXAMPLES / 'queries.py'), run_name='__main__')
+    assert 'Which clusters was this potential trained on?' in capsys.readouterr().out
+
+
+def test_every_round_says_what_gamma_means(campaign, tmp_path):
+    history = read_history(campaign)
+    validation = campaign.inputs.validation
+    for entry in history.rounds:
+        found = entry.calibration
+        assert found['n_validation'] == validation.n_atoms
+        assert 0.8 < found['on_validation'] <= 1.0
+        assert (found['on_labels'] is None) == (entry.number == 1)
+        judged = entry.judged['judged'].creator
+        assert judged.inputs.validation.uuid == validation.uuid
+        assert judged.inputs.potential.uuid == entry.potential.uuid
+    last = campaign.outputs.calibration
+    assert last.get_dict() == history.rounds[-1].calibration
+    incoming = last.creator.base.links.get_incoming(link_label_filter='round%').all_link_labels()
+    assert sorted(incoming) == [f'round_{number}' for number in range(1, len(history.rounds))]
+    assert read_status(campaign).calibration == last['sentences']
+    page = write_report(campaign, tmp_path / 'report.html').read_text()
+    assert f'<td class="n">{100 * last["on_validation"]:.0f} %</td>' in page
+
+
+def test_where_it_stands_and_what_would_go_on(campaign):
+    status = read_status(campaign)
+    assert status.round == len(read_history(campaign).rounds)
+    assert status.state == f'healed: every walker ran to its end in round {status.round}'
+    assert (
+        status.queue['LABELLED']
+        == status.n_labels
+        == sum(node.n_structures for node in campaign.outputs.labels.values())
+    )
+    assert status.force_rmse[-1] == campaign.outputs.results['validation']['force_rmse']
+    assert {(walker.name, walker.outcome) for walker in status.walkers} == {('hot', 'COMPLETED'), ('warm', 'COMPLETED')}
+    assert status.failed == []
+    builder = build_extension(campaign, {'md': {'steps': 300}}, rounds=2)
+    assert builder.initial.potential.uuid == campaign.outputs.potential.uuid
+    # The labels of the last audit are the only ones that nothing was trained on.
+    assert builder.initial['train'].value
+    with pytest.raises(OodalError, match="did you mean 'steps'"):
+        build_extension(campaign, {'md': {'step': 300}})
+
+
+@needs('graphviz')
 def test_verdi_lists_and_draws_it(campaign, aiida_profile, tmp_path):
     def verdi(*arguments):
         command = ['verdi', '-p', aiida_profile.name, *arguments]

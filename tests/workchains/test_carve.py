@@ -1,6 +1,5 @@
 """An ensemble of MACE models looks at carved cells: alone where it graded MD, beside ACE as a second opinion."""
 
-import importlib.util
 import runpy
 from pathlib import Path
 
@@ -12,24 +11,23 @@ from aiida.orm import Dict
 from ase import Atoms
 from ase.build import bulk
 from ase.io import read
+from machine import require
 
-from aiida_oodal.calculations.engine_code import get_engine_code
-from aiida_oodal.calculations.select_clusters import select_clusters
+from aiida_oodal.calculations.codes import get_engine_code
+from aiida_oodal.calculations.select_clusters import SelectClustersCalculation
 from aiida_oodal.data import AcePotentialData, ClusterData, MaceModelData, OodReferenceData, StructureSetData
 from aiida_oodal.workchains.carve import CarveWorkChain
 
-if importlib.util.find_spec('mace') is None:
-    pytest.skip('mace (extra: mace) is not installed', allow_module_level=True)
+require('mace')
 
 DATA = Path(__file__).parents[1] / 'data'
+THRESHOLDS = {'gamma_select': 1.0, 'gamma_break': 5.0, 'gamma_ceiling': 1e4}
 #: Both layers of the tiny models together see 8.4 angstrom.
 WIDE = {
     'radius': 4.0,
     'buffer': 4.5,
     'cutoff': 4.2,
     'bond_scale': 0.0,
-    'gamma_select': 1.0,
-    'gamma_ceiling': 1e4,
     'tolerance': 1e-4,
 }
 
@@ -46,10 +44,9 @@ def inputs(shared, localhost):
     def factory(snapshots, **carve):
         return {
             'snapshots': snapshots,
-            'carve': Dict(carve),
+            'carve': {'settings': Dict(carve), 'code': get_engine_code(), 'metadata': {'computer': localhost}},
             'ensemble': shared['ensemble'],
-            'embed': {'code': get_engine_code(), 'metadata': {'computer': localhost}},
-            'gamma_break': 5.0,
+            'thresholds': Dict(THRESHOLDS),
         }
 
     return factory
@@ -129,30 +126,48 @@ def test_a_cell_smaller_than_what_the_models_see_is_refused_or_flagged(inputs, g
 
 
 @pytest.mark.parametrize('method', ['farthest', 'kmeans'])
-def test_a_choice_by_spread_needs_no_active_set(carved, method):
+def test_a_choice_by_spread_needs_no_active_set(carved, shared, localhost, engine_code, method):
     clusters = carved['clusters']
-    settings = Dict({'method': method, 'max_clusters': 2, 'gamma_min': 1.0, 'gamma_ceiling': 1e4})
-    choice = select_clusters(settings, candidates=clusters)
+    choose = {
+        'code': engine_code,
+        'settings': Dict({'method': method, 'max_clusters': 2}),
+        'thresholds': Dict(THRESHOLDS),
+        'ensemble': shared['ensemble'],
+        'candidates': clusters,
+        'metadata': {'computer': localhost},
+    }
+    outputs, node = run_get_node(SelectClustersCalculation, **choose)
+    assert node.is_finished_ok, node.exit_message
+    choice = outputs['selection'].get_dict()
     assert len(choice['chosen']) == 2
     left_out = next(choice['decisions'][key] for key in clusters if key not in choice['chosen'])
     assert left_out['reason'] == 'over the cap of 2: others are farther apart'
-    # what is queued is left out, and so is what is near to it
-    again = select_clusters(
-        settings, candidates=clusters, queued={'c1': ClusterData(clusters['c0'].get_atoms()).store()}
-    )
-    assert again['decisions']['c0']['reason'] == 'the queue holds it already'
-    assert sorted(again['chosen']) == ['c1', 'c2']
+    for key, decision in choice['decisions'].items():
+        assert decision['gamma'] == pytest.approx(clusters[key].base.attributes.get('gamma_cluster'), rel=1e-3)
+    # what is queued is left out, and so is what is near to it: a cluster without a label, or a set of labels
+    labelled = clusters['c0'].get_atoms()
+    labelled.info['REF_energy'] = -3.0
+    for known in (ClusterData(clusters['c0'].get_atoms()), StructureSetData([labelled])):
+        outputs, _ = run_get_node(SelectClustersCalculation, **choose, known={'k': known})
+        again = outputs['selection'].get_dict()
+        assert again['decisions']['c0']['reason'] == 'the queue holds it already'
+        assert sorted(again['chosen']) == ['c1', 'c2']
+
+
+def beside(inputs, potential):
+    """Return inputs in which the ensemble gives a second opinion."""
+    inputs['second_opinion'] = inputs.pop('ensemble')
+    return inputs | {'potential': potential}
 
 
 def test_a_second_opinion_stands_beside_gamma_though_its_job_was_lost(inputs, hot, shared, tmp_path):
     snapshots, potential = hot
-    carve = inputs(snapshots, centres_per_snapshot=3, gamma_ceiling=1e3, gamma_select=1.0)
+    carve = beside(inputs(snapshots, centres_per_snapshot=3), potential)
     killed_once = f'if mkdir {tmp_path}/killed 2>/dev/null; then kill -9 $$; fi'
-    carve['embed']['metadata']['options'] = {'prepend_text': killed_once}
-    outputs, node = run_get_node(CarveWorkChain, **carve, potential=potential)
+    carve['carve']['metadata']['options'] = {'prepend_text': killed_once}
+    outputs, node = run_get_node(CarveWorkChain, **carve)
     assert node.is_finished_ok, node.exit_message
-    embeds = sorted((call for call in node.called if call.process_label == 'LatentsCalculation'), key=lambda c: c.pk)
-    assert [call.exit_status for call in embeds] == [146, 0]
+    assert [call.exit_status for call in sorted(node.called, key=lambda call: call.pk)] == [146, 0]
     assert len(outputs['clusters']) == 3
     reference = shared['ensemble']['reference'].get_reference()
     verdicts = []
@@ -160,7 +175,7 @@ def test_a_second_opinion_stands_beside_gamma_though_its_job_was_lost(inputs, ho
         attributes = cluster.base.attributes
         latents = shared['latents_of']([cluster.get_atoms()])
         assert attributes.get('score') == pytest.approx(
-            reference.per_atom_aligned_variance(latents.latents)[0], rel=1e-3
+            reference.per_atom_judge(latents.numbers, latents.latents)[0], rel=1e-3
         )
         (limit,) = reference.thresholds.of_atoms('aligned_variance', 0.99, np.array([13]))
         assert attributes.get('score_threshold') == pytest.approx(limit)
@@ -180,12 +195,12 @@ def test_a_second_opinion_stands_beside_gamma_though_its_job_was_lost(inputs, ho
         disagree = centre['second_opinion'] == 'gamma only'
         assert (f'disagreement about atom {centre["centre"]} of step 300 (gamma only)' in messages) is disagree
         assert f'the ensemble {"disagrees" if disagree else "agrees"}' in centre['reason']
-    # a cluster of the graph leads to the latents as well as to the snapshots
+    # a cluster of the graph leads to all who graded it
     made = outputs['clusters']['c0'].creator.base.links.get_incoming().all_link_labels()
-    assert {'snapshots', 'potential', 'reference', 'w1', 'w4'} <= set(made)
+    assert {'snapshots', 'potential', 'second_opinion__reference', 'second_opinion__models__w4'} <= set(made)
 
 
-def test_what_nobody_can_grade_is_refused_at_submission(inputs, graded, shared):
+def test_what_nobody_can_grade_is_refused_at_submission(inputs, graded, hot, shared):
     good = inputs(graded, **WIDE)
     for changes, message in (
         ({'ensemble': {'models': shared['ensemble']['models']}}, r'ensemble\.reference is missing'),
@@ -193,51 +208,36 @@ def test_what_nobody_can_grade_is_refused_at_submission(inputs, graded, shared):
             {'ensemble': shared['ensemble'] | {'models': {'w1': shared['ensemble']['models']['w1']}}},
             'the reference was fitted for the models w1, w2, w3, w4, not w1',
         ),
-        ({'carve': Dict({})}, 'carve settings: cutoff is missing: give that of the models'),
-        ({'carve': Dict({'cutoff': 9.0})}, 'must exceed twice the cutoff of 9'),
+        ({'carve': good['carve'] | {'settings': Dict({'cutoff': 9.0})}}, 'must exceed twice the cutoff of 9'),
+        ({'second_opinion': shared['ensemble']}, '`ensemble` grades the clusters already'),
+        ({'potential': hot[1]}, 'give either `potential` or `ensemble`'),
+        (
+            {'ensemble': shared['ensemble'] | {'settings': Dict({'level': 0.98})}},
+            r'level = 0\.98: there are thresholds for 0\.9, 0\.95, 0\.99',
+        ),
     ):
         with pytest.raises(ValueError, match=message):
             run_get_node(CarveWorkChain, **{**good, **changes})
     blind = next(iter(graded))
     del blind.arrays['gamma']
-    with pytest.raises(ValueError, match=r"snapshots have no 'gamma': frames of MD that was watched"):
+    with pytest.raises(ValueError, match=r"snapshots have no 'gamma': take frames of an MD run"):
         run_get_node(CarveWorkChain, **(good | {'snapshots': StructureSetData([blind])}))
-    embed = good.pop('embed')
-    with pytest.raises(ValueError, match=r'embed\.code is missing'):
-        run_get_node(CarveWorkChain, **good)
     del good['ensemble']
-    with pytest.raises(ValueError, match='nothing grades the cells: give `potential`, `ensemble`, or both'):
-        run_get_node(CarveWorkChain, embed=embed, **good)
+    with pytest.raises(ValueError, match='give either `potential` or `ensemble`, whichever graded the snapshots'):
+        run_get_node(CarveWorkChain, **good)
 
 
 def test_a_cutoff_smaller_than_that_of_the_models_is_found_out(inputs, graded):
     _, node = run_get_node(CarveWorkChain, **inputs(graded, **(WIDE | {'cutoff': 3.0})))
     assert node.exit_status == 402
-    assert 'cutoff = 3, but that of the models is 4.2 angstrom' in node.exit_message
+    assert 'cutoff = 3, but the cutoff of the models is 4.2 angstrom' in node.exit_message
 
 
 def test_clusters_do_not_wait_for_a_second_opinion_that_fails(inputs, hot):
     snapshots, potential = hot
-    walker = inputs(snapshots, centres_per_snapshot=1, gamma_select=1.0)
-    walker['embed']['settings'] = Dict({'head': 'of_another_model'})
-    outputs, node = run_get_node(CarveWorkChain, **walker, potential=potential)
+    walker = beside(inputs(snapshots, centres_per_snapshot=1), potential)
+    walker['second_opinion'] |= {'settings': Dict({'layers': 'last'})}  # the reference was fitted on all
+    outputs, node = run_get_node(CarveWorkChain, **walker)
     assert node.is_finished_ok, node.exit_message
     assert outputs['clusters']['c0'].base.attributes.get('second_opinion', None) is None
     assert 'going on without a second opinion' in ' '.join(reports(node))
-    assert 'has the heads Default: set head to one of them' in ' '.join(reports(node))
-
-
-def test_clusters_do_not_wait_for_a_second_opinion_that_cannot_be_read(inputs, hot):
-    snapshots, potential = hot
-    walker = inputs(snapshots, centres_per_snapshot=1, gamma_select=1.0)
-    walker['embed']['settings'] = Dict({'layers': 'last'})  # the reference was fitted on all
-    outputs, node = run_get_node(CarveWorkChain, **walker, potential=potential)
-    assert node.is_finished_ok, node.exit_message
-    assert outputs['clusters']['c0'].base.attributes.get('second_opinion', None) is None
-    assert 'going on without a second opinion' in ' '.join(reports(node))
-
-
-def test_a_level_without_a_threshold_is_refused_at_submission(inputs, graded, shared):
-    wrong = {'ensemble': shared['ensemble'] | {'level': 0.98}}
-    with pytest.raises(ValueError, match=r'level = 0\.98: there are thresholds for 0\.9, 0\.95, 0\.99'):
-        run_get_node(CarveWorkChain, **{**inputs(graded, **WIDE), **wrong})

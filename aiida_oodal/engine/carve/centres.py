@@ -6,8 +6,8 @@ import numpy as np
 from ase import Atoms
 from numpy.typing import ArrayLike
 
-from aiida_oodal.engine.carve.geometry import Lattice, Region, images_inside
 from aiida_oodal.engine.errors import OodalError
+from aiida_oodal.engine.space.geometry import Lattice, Region, images_inside
 
 
 def worst_centres(

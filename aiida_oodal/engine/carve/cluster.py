@@ -10,7 +10,9 @@ import numpy as np
 from ase import Atoms
 
 from aiida_oodal.engine.carve import repair as mend
-from aiida_oodal.engine.carve.geometry import (
+from aiida_oodal.engine.constraints import MOVE_MASK, free_mask, hold
+from aiida_oodal.engine.errors import OodalError
+from aiida_oodal.engine.space.geometry import (
     SURFACE_TOLERANCE,
     FloatArray,
     IntArray,
@@ -18,15 +20,15 @@ from aiida_oodal.engine.carve.geometry import (
     Region,
     Shape,
 )
-from aiida_oodal.engine.carve.grid import images_inside_each
-from aiida_oodal.engine.carve.repair import Carved, Limits, Repair
-from aiida_oodal.engine.errors import OodalError
+from aiida_oodal.engine.space.grid import images_inside_each
+
+from .repair import Carved, Limits, Repair
 
 #: Angstrom. Room between the images of a sphere; for a cube it just adds to the edge.
 DEFAULT_EPSILON = 0.5
 #: Of a snapshot that carries labels: they belong to all its atoms together, never to a piece of it.
 _LABELS = frozenset({'energy', 'free_energy', 'energies', 'forces', 'stress', 'stresses', 'virial', 'dipole', 'magmom'})
-_OWN_ARRAYS = frozenset({'numbers', 'positions', 'force_mask', 'parent_index'})
+_OWN_ARRAYS = frozenset({'numbers', 'positions', 'force_mask', 'parent_index', MOVE_MASK})
 
 
 def extract_cluster(
@@ -50,10 +52,10 @@ def extract_cluster(
     inside is there several times.
 
     The cluster has the arrays ``force_mask`` (1.0 closer to the centre than ``radius``, else 0.0), ``parent_index``
-    (index in the snapshot) and every per-atom array of the snapshot, except labels. Its ``info`` has that of the
-    snapshot, except labels, and ``center_parent_index``, ``radius``, ``buffer``, ``epsilon``, ``cutoff``,
-    ``min_distance``, ``bond_scale``, ``shape``, ``repair`` and what the repair did: ``repair_dropped`` and
-    ``repair_moved`` (atoms), ``repair_largest_move`` (angstrom).
+    (index in the snapshot) and every per-atom array of the snapshot, except labels; it holds the atoms that the
+    snapshot holds. Its ``info`` has that of the snapshot, except labels, and ``center_parent_index``, ``radius``,
+    ``buffer``, ``epsilon``, ``cutoff``, ``min_distance``, ``bond_scale``, ``shape``, ``repair`` and what the repair
+    did: ``repair_dropped`` and ``repair_moved`` (atoms), ``repair_largest_move`` (angstrom).
 
     The overlap check looks at pairs that meet through the new boundary. The limit is ``min_distance`` or
     ``bond_scale`` times the sum of the covalent radii, whichever is larger. 0.5 angstrom alone stops what no code can
@@ -175,7 +177,7 @@ class Cut:
 
 
 def cut_each(snapshot: Atoms, centres: Sequence[int] | IntArray, cut: Cut) -> Iterator[Atoms | OodalError]:
-    """Cut a cluster around each centre, or tell why it cannot be had, so that one bad centre does not cost the others.
+    """Cut a cluster around each centre; if one cannot be cut, its error takes its place.
 
     :param centres: indices of the centre atoms, from 0.
     :return: for each centre in turn the cluster, or the error.
@@ -251,6 +253,8 @@ def _assemble(
     for key, values in snapshot.arrays.items():
         if key not in _OWN_ARRAYS and not _is_label(key):
             cluster.arrays[key] = values[parent_index]
+    if (free := free_mask(snapshot)) is not None:
+        hold(cluster, free[parent_index])
     cluster.arrays['force_mask'] = carved.core[keep].astype(np.float64)
     cluster.arrays['parent_index'] = parent_index
     return cluster

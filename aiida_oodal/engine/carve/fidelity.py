@@ -14,8 +14,8 @@ import numpy as np
 from ase import Atoms
 from numpy.typing import ArrayLike
 
-from aiida_oodal.engine.carve.geometry import FloatArray
 from aiida_oodal.engine.errors import OodalError
+from aiida_oodal.engine.space.geometry import FloatArray
 
 #: Grade of every atom, shape (n_atoms,), dimensionless, larger is worse: gamma of an ACE potential or the score of an
 #: ensemble.
@@ -34,9 +34,9 @@ class Fidelity:
     :param gamma_cluster: of the centre in the carved cell.
     :param faithful: whether they agree within the tolerance.
     :param gamma_break: the threshold that the buffer is counted against.
-    :param buffer_above_break: number of buffer atoms with a grade in the cell above ``gamma_break``. The boundary
-        made them: the potential would extrapolate there, and so would a fit that gives them full weight learn from
-        them.
+    :param buffer_above_break: number of buffer atoms with a grade in the cell above ``gamma_break``. They are due to
+        the cell boundary: the potential extrapolates there, and a fit that gives them full weight would learn these
+        environments.
     :param buffer_gamma_max: largest grade of a buffer atom in the cell; 0 without a buffer.
     """
 
@@ -49,12 +49,17 @@ class Fidelity:
 
     @property
     def message(self) -> str:
-        """Say in a sentence what was found."""
+        """Say in a sentence what was found, and what to do if the cluster is not faithful."""
         verdict, counted = 'shows' if self.faithful else 'does not show', np.isfinite(self.gamma_break)
+        remedy = (
+            '; use a larger buffer (radius + buffer must reach the cutoff), or a smaller repair distance: an atom '
+            'within the cutoff of the centre may have been dropped or moved'
+        )
         return (
             f'the cluster {verdict} the failure: gamma of the centre is {self.gamma_cluster:.6g} in the cluster and '
             f'{self.gamma_parent:.6g} in the snapshot'
             + (f'; {self.buffer_above_break} buffer atoms are above {self.gamma_break:g}' if counted else '')
+            + ('' if self.faithful else remedy)
         )
 
 
@@ -77,8 +82,7 @@ def check_fidelity(
     :param gamma_break: buffer atoms above it are counted.
     :param relative_tolerance: of the parent's grade, dimensionless.
     :param absolute_tolerance: added to it, dimensionless.
-    :return: what was found; a cluster that is not faithful is for the caller to refuse (:func:`require_faithful`) or
-        to flag.
+    :return: what was found; the caller decides whether to refuse a cluster that is not faithful.
     :raises OodalError: when a grade is missing or not a number.
     """
     if gamma_parent is None:
@@ -101,21 +105,9 @@ def check_fidelity(
     return fidelity
 
 
-def require_faithful(fidelity: Fidelity) -> None:
-    """Refuse a cluster that does not show the failure it was cut for.
-
-    :raises OodalError: with both grades and the way out.
-    """
-    if not fidelity.faithful:
-        raise OodalError(
-            f'{fidelity.message}; use a larger buffer (radius + buffer must reach the cutoff), or a smaller repair '
-            'distance: an atom within the cutoff of the centre may have been dropped or moved'
-        )
-
-
 @dataclass(frozen=True)
 class SecondOpinion:
-    """What two grades of different origin say about one centre."""
+    """The grades of one centre by a potential and by an ensemble."""
 
     gamma: float
     gamma_select: float
@@ -124,7 +116,7 @@ class SecondOpinion:
 
     @property
     def verdict(self) -> str:
-        """Tell who holds the centre for out of distribution: ``both``, ``gamma only``, ``score only``, ``neither``."""
+        """Which grade finds the centre out of distribution: ``both``, ``gamma only``, ``score only``, ``neither``."""
         by_gamma, by_score = self.gamma > self.gamma_select, self.score > self.score_threshold
         if by_gamma and by_score:
             return 'both'
@@ -134,7 +126,7 @@ class SecondOpinion:
 
     @property
     def message(self) -> str:
-        """Say in a clause what the two found."""
+        """Say whether the two agree, with the score and its threshold."""
         agrees = self.verdict in ('both', 'neither')
         return (
             f'the ensemble {"agrees" if agrees else "disagrees"} ({self.verdict} out of distribution): its score is '
@@ -145,7 +137,7 @@ class SecondOpinion:
 def add_second_opinion(
     cluster: Atoms, scores: ArrayLike, *, gamma_select: float, score_threshold: float
 ) -> SecondOpinion:
-    """Set the score of a MACE ensemble beside the gamma of the centre.
+    """Add the score of a MACE ensemble to a cluster that has gamma.
 
     The cluster gets the array ``score``, shape (n_atoms,), and in its ``info`` ``score`` (of the centre),
     ``score_threshold`` and ``second_opinion``.

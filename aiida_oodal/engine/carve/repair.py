@@ -16,8 +16,8 @@ import numpy as np
 from ase.data import covalent_radii
 from numpy.typing import NDArray
 
-from aiida_oodal.engine.carve.geometry import SURFACE_TOLERANCE, FloatArray, IntArray
 from aiida_oodal.engine.errors import OodalError
+from aiida_oodal.engine.space.geometry import SURFACE_TOLERANCE, FloatArray, IntArray
 
 Repair = Literal['error', 'drop', 'relax']
 

@@ -1,20 +1,24 @@
-"""Which of the candidates of all walkers are labelled, and why the others are not."""
+"""Choose which clusters of all walkers are labelled, and give the reason for each of the others."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from ase import Atoms
 from numpy.typing import ArrayLike
 
-from aiida_oodal.engine.carve.geometry import FloatArray
-from aiida_oodal.engine.carve.maxvol import DEFAULT_TOLERANCE, maxvol_select
-from aiida_oodal.engine.carve.spread import deduplicate, farthest_points, kmeans_points
+from aiida_oodal.engine.choose.maxvol import DEFAULT_TOLERANCE, maxvol_select
+from aiida_oodal.engine.choose.pool import Pool, Spread
+from aiida_oodal.engine.content import content_key
 from aiida_oodal.engine.errors import OodalError
+from aiida_oodal.engine.evaluator import Grades
+from aiida_oodal.engine.space.geometry import FloatArray
+from aiida_oodal.engine.thresholds import Thresholds
+
+from .settings import SelectSettings
 
 #: Distance between two environments in the coordinates of the active set, in units of the longer vector.
 DEFAULT_DUPLICATE_TOLERANCE = 0.05
@@ -22,44 +26,112 @@ DEFAULT_DUPLICATE_TOLERANCE = 0.05
 
 @dataclass(frozen=True)
 class Decision:
-    """What became of one candidate.
+    """Whether one candidate was chosen, and why.
 
     :param index: its place among the candidates.
     :param taken: whether it is to be labelled.
     :param reason: a sentence for the user.
-    :param gamma: grade before the selection: gamma, or the score where there is no active set.
+    :param gamma: grade before the selection: gamma, or the score where there is no active set; None if unknown.
     :param rank: order among those taken, from 0, the most wanted first; ``None`` for the others.
     """
 
     index: int
     taken: bool
     reason: str
-    gamma: float
+    gamma: float | None
     rank: int | None = None
 
 
-def content_key(cluster: Atoms, decimals: int = 4) -> str:
-    """Return a hash of what would be labelled: elements, positions from atom 0 and cell.
+def choose_clusters(
+    clusters: Sequence[Atoms],
+    grades: Sequence[Grades | str],
+    settings: SelectSettings,
+    thresholds: Thresholds,
+    *,
+    has_active_set: bool,
+    known: Sequence[Atoms] = (),
+    known_grades: Sequence[Grades | str] = (),
+) -> list[Decision]:
+    """Choose among the clusters of all walkers.
 
-    The order of the other atoms, and where the cell begins, make no difference.
-
-    :param decimals: of an angstrom that count.
+    :param clusters: candidates; atom 0 is the centre.
+    :param grades: of each cluster by the current potential, or why there are none.
+    :param has_active_set: whether descriptors are coordinates of an active set.
+    :param known: clusters of earlier rounds. The same clusters are not chosen again, and a choice by spread also avoids
+        similar ones.
+    :param known_grades: of each of these by the current potential; only their descriptors are used.
+    :return: one decision a candidate, in their order.
+    :raises OodalError: if the way to choose needs an active set and there is none.
     """
-    cell = np.asarray(cluster.cell.array)
-    fractional = (
-        np.linalg.solve(cell.T, (cluster.positions - cluster.positions[0]).T).T if len(cluster) else np.empty((0, 3))
+    method = settings.method
+    if method == 'auto':
+        method = 'maxvol' if has_active_set else 'farthest'
+    if method == 'maxvol' and not has_active_set:
+        raise OodalError(
+            "select settings: method = 'maxvol' needs the active set of an ACE potential; choose clusters that an "
+            "ensemble graded by 'farthest' or 'kmeans'"
+        )
+    graded = [row for row, grade in enumerate(grades) if isinstance(grade, Grades)]
+    decisions = [
+        Decision(row, False, grade if isinstance(grade, str) else '', None) for row, grade in enumerate(grades)
+    ]
+    chosen = _choose(
+        [clusters[row] for row in graded],
+        [grade for grade in grades if isinstance(grade, Grades)],
+        method,
+        settings,
+        thresholds,
+        known_keys={content_key(cluster) for cluster in known},
+        known_rows=[grade.descriptor for grade in known_grades if isinstance(grade, Grades)],
     )
-    periodic = np.asarray(cluster.pbc, dtype=bool)
-    unit = 10.0**-decimals / np.linalg.norm(cell, axis=1)
-    steps = np.rint(fractional / unit).astype(np.int64)
-    period = np.rint(1.0 / unit).astype(np.int64)
-    steps[:, periodic] %= period[periodic]
-    rows = np.column_stack([cluster.numbers, steps])
-    rows = rows[np.lexsort(rows.T[::-1])]
-    digest = hashlib.sha256(np.ascontiguousarray(rows).tobytes())
-    digest.update(np.rint(cell * 10.0**decimals).astype(np.int64).tobytes())
-    digest.update(periodic.tobytes())
-    return digest.hexdigest()
+    for decision in chosen:
+        decisions[graded[decision.index]] = replace(decision, index=graded[decision.index])
+    return decisions
+
+
+def _choose(
+    clusters: Sequence[Atoms],
+    grades: Sequence[Grades],
+    method: str,
+    settings: SelectSettings,
+    thresholds: Thresholds,
+    *,
+    known_keys: set[str],
+    known_rows: Sequence[FloatArray],
+) -> list[Decision]:
+    """Choose among clusters that have grades."""
+    if not clusters:
+        return []
+    common: dict[str, Any] = {
+        'max_select': settings.max_clusters,
+        'duplicate_tolerance': settings.duplicate_tolerance,
+        'keys': [content_key(cluster) for cluster in clusters],
+        'known_keys': known_keys,
+    }
+    if method == 'maxvol':
+        elements = [str(cluster.symbols[0]) for cluster in clusters]
+        rows = [grade.descriptor for grade in grades]
+        # descriptors are coordinates in which the active set is the unit matrix, see `Grades`
+        return select_by_maxvol(
+            rows,
+            elements,
+            {element: np.eye(len(row)) for element, row in zip(elements, rows, strict=True)},
+            gamma_min=thresholds.gamma_select,
+            gamma_ceiling=thresholds.gamma_ceiling,
+            tol=settings.tolerance,
+            **common,
+        )
+    return select_by_spread(
+        np.array([grade.descriptor for grade in grades]),
+        [float(grade.gamma[0]) for grade in grades],
+        method='kmeans' if method == 'kmeans' else 'farthest',
+        seed=settings.seed,
+        score_min=thresholds.gamma_select,
+        score_ceiling=thresholds.gamma_ceiling,
+        known=np.array(known_rows) if known_rows else None,
+        relative=True,
+        **common,
+    )
 
 
 def select_by_maxvol(
@@ -83,9 +155,9 @@ def select_by_maxvol(
     :param max_select: take at most so many, all elements together, the largest gain in volume first.
     :param gamma_min: candidates with gamma at or below it are left out.
     :param gamma_ceiling: candidates above it are left out: not physical.
-    :param tol: see :func:`~aiida_oodal.engine.carve.maxvol.maxvol_select`.
+    :param tol: see :func:`~aiida_oodal.engine.choose.maxvol.maxvol_select`.
     :param duplicate_tolerance: relative distance in the coordinates of the active set; see
-        :func:`~aiida_oodal.engine.carve.spread.deduplicate`.
+        :func:`~aiida_oodal.engine.choose.spread.deduplicate`.
     :param keys: content of each cluster (:func:`content_key`, or the hash of its node).
     :param known_keys: what the queue holds.
     :return: one decision a candidate, in their order.
@@ -111,10 +183,11 @@ def select_by_maxvol(
                 )
             coordinates[i] = np.asarray(projections[i]) @ inverse
     gamma = np.array([np.abs(coordinates[i]).max() for i in range(n)])
-    reasons = _refused(gamma, gamma_min, gamma_ceiling, keys, known_keys)
+    pool = _refuse_each(gamma, gamma_min, gamma_ceiling, keys, known_keys)
     wanted: list[tuple[float, int]] = []
-    for members in groups.values():
-        members = _without_duplicates(members, coordinates, gamma, reasons, duplicate_tolerance, relative=True)
+    for group in groups.values():
+        pool.refuse_duplicates(coordinates, duplicate_tolerance, relative=True, among=group)
+        members = [i for i in pool.members if i in group]
         if not members:
             continue
         rows = np.array([coordinates[i] for i in members])
@@ -123,10 +196,10 @@ def select_by_maxvol(
         unlimited = choice if len(choice.indices) < max_select else maxvol_select(np.eye(rows.shape[1]), rows, tol=tol)
         wanted += [(float(g), members[k]) for k, g in zip(choice.indices, choice.gamma, strict=True)]
         for k, i in enumerate(members):
-            if k not in choice.indices:
-                covered = f'those taken cover it: gamma falls from {gamma[i]:.3g} to {choice.gamma_after[k]:.3g}'
-                reasons[i] = f'over the cap of {max_select}' if k in unlimited.indices else covered
-    return _decide(gamma, wanted, reasons, max_select, 'gamma {:.3g} when it entered the active set')
+            if k not in choice.indices and k not in unlimited.indices:
+                falls = f'gamma falls from {gamma[i]:.3g} to {choice.gamma_after[k]:.3g}'
+                pool.refuse({i: f'those taken cover it: {falls}'})
+    return _decide(pool, wanted, max_select, 'gamma {:.3g} when it entered the active set')
 
 
 def select_by_spread(
@@ -134,7 +207,7 @@ def select_by_spread(
     scores: ArrayLike,
     *,
     max_select: int,
-    method: Literal['farthest', 'kmeans'] = 'farthest',
+    method: Spread = 'farthest',
     seed: int = 0,
     score_min: float = -np.inf,
     score_ceiling: float = np.inf,
@@ -169,90 +242,50 @@ def select_by_spread(
         )
     if method not in ('farthest', 'kmeans'):
         raise OodalError(f"method is {method!r}; it must be 'farthest' or 'kmeans'")
-    reasons = _refused(grade, score_min, score_ceiling, keys, known_keys)
-    members = _without_duplicates(
-        range(len(points)),
-        dict(enumerate(points)),
-        grade,
-        reasons,
-        duplicate_tolerance,
-        relative=relative,
-        known=known,
-    )
-    if not members:
-        return _decide(grade, [], reasons, max_select, '')
-    chosen = (
-        farthest_points(points[members], max_select, known)
-        if method == 'farthest'
-        else kmeans_points(points[members], max_select, seed=seed)
-    )
-    for i in members:
-        reasons[i] = f'over the cap of {max_select}: others are farther apart'
+    pool = _refuse_each(grade, score_min, score_ceiling, keys, known_keys)
+    pool.refuse_duplicates(points, duplicate_tolerance, known=known, relative=relative)
+    chosen = pool.spread(points, max_select, method, known=known, seed=seed)
+    pool.refuse({i: f'over the cap of {max_select}: others are farther apart' for i in pool.members if i not in chosen})
     if method == 'farthest':
-        wanted = [(distance, members[k]) for k, distance in chosen]
-        return _decide(grade, wanted, reasons, max_select, '{:.3g} from the nearest one known or taken')
-    wanted = sorted(((float(grade[members[k]]), members[k]) for k, _ in chosen), reverse=True)
-    return _decide(grade, wanted, reasons, max_select, 'stands for its group; score {:.3g}')
+        wanted = [(distance, i) for i, distance in chosen.items()]
+        return _decide(pool, wanted, max_select, '{:.3g} from the nearest one known or taken')
+    wanted = [(float(grade[i]), i) for i in chosen]
+    return _decide(pool, wanted, max_select, 'stands for its group; score {:.3g}')
 
 
-def _refused(
+def _refuse_each(
     grade: FloatArray, lowest: float, ceiling: float, keys: Sequence[str] | None, known_keys: Collection[str]
-) -> dict[int, str]:
-    """Return the reason of every candidate that needs no comparison with others."""
+) -> Pool:
+    """Refuse the candidates that need no comparison of descriptors."""
     if keys is not None and len(keys) != len(grade):
         raise OodalError(f'{len(grade)} candidates and {len(keys)} keys')
     if not np.isfinite(grade).all():
         raise OodalError(f'the grade of candidate {int(np.flatnonzero(~np.isfinite(grade))[0])} is not a finite number')
-    reasons: dict[int, str] = {}
+    pool = Pool(grade)
     first: dict[str, int] = {}
-    for i, value in enumerate(grade):
-        key = None if keys is None else keys[i]
-        if key is not None and key in known_keys:
-            reasons[i] = 'the queue holds it already'
-        elif key is not None and key in first:
-            reasons[i] = f'the same as candidate {first[key]}'
-        elif value <= lowest:
-            reasons[i] = f'the grade {value:.3g} is not above {lowest:g}'
-        elif value > ceiling:
-            reasons[i] = f'the grade {value:.3g} is above {ceiling:g}: the frame is not physical'
-        if key is not None:
-            first.setdefault(key, i)
-    return reasons
+    for i, key in enumerate(keys or ()):
+        if key in known_keys:
+            pool.refuse({i: 'the queue holds it already'})
+        elif first.setdefault(key, i) != i:
+            pool.refuse({i: f'the same as candidate {first[key]}'})
+    pool.refuse(
+        {i: f'the grade {grade[i]:.3g} is not above {lowest:g}' for i in np.flatnonzero(grade <= lowest).tolist()}
+    )
+    above = np.flatnonzero(grade > ceiling).tolist()
+    pool.refuse({i: f'the grade {grade[i]:.3g} is above {ceiling:g}: the frame is not physical' for i in above})
+    return pool
 
 
-def _without_duplicates(
-    members: Sequence[int],
-    points: Mapping[int, FloatArray],
-    grade: FloatArray,
-    reasons: dict[int, str],
-    tolerance: float,
-    *,
-    relative: bool,
-    known: FloatArray | None = None,
-) -> list[int]:
-    """Return the members not refused so far and not near a worse one, worst first; add the reasons of the others."""
-    left = sorted((i for i in members if i not in reasons), key=lambda i: (-grade[i], i))
-    if not left:
-        return []
-    found = deduplicate(np.array([points[i] for i in left]), known, tolerance=tolerance, relative=relative)
-    for i, duplicate in zip(left, found, strict=True):
-        if duplicate is not None:
-            other = f'structure {duplicate.of} that is known' if duplicate.known else f'candidate {left[duplicate.of]}'
-            reasons[i] = f'a near-duplicate of {other}: distance {duplicate.distance:.2g}, tolerance {tolerance:g}'
-    return [i for i, duplicate in zip(left, found, strict=True) if duplicate is None]
-
-
-def _decide(
-    grade: FloatArray, wanted: list[tuple[float, int]], reasons: Mapping[int, str], max_select: int, taken: str
-) -> list[Decision]:
+def _decide(pool: Pool, wanted: list[tuple[float, int]], max_select: int, taken: str) -> list[Decision]:
     """Put decisions in the order of the candidates; beyond the cap the least wanted are left out."""
     order = sorted(wanted, key=lambda item: (-item[0], item[1]))
     ranks = {i: rank for rank, (_, i) in enumerate(order[:max_select])}
     gains = {i: gain for gain, i in order}
     decisions = []
-    for i, value in enumerate(grade):
+    for i, value in enumerate(pool.grade):
         if i in ranks:
             decisions.append(Decision(i, True, taken.format(gains[i]), float(value), ranks[i]))
         else:
-            decisions.append(Decision(i, False, reasons.get(i, f'over the cap of {max_select}'), float(value)))
+            reason = pool.reasons.get(i, f'over the cap of {max_select}')
+            decisions.append(Decision(i, False, reason, float(value)))
     return decisions

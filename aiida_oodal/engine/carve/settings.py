@@ -1,46 +1,57 @@
-"""What can be chosen when clusters are cut and selected."""
+"""Settings of cutting and of selecting clusters."""
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal, Self
+from dataclasses import dataclass
+from typing import ClassVar, Literal
 
-from pydantic import Field, model_validator
-
-from aiida_oodal.engine.carve.cluster import Cut
 from aiida_oodal.engine.errors import OodalError
-from aiida_oodal.engine.settings import Settings
+from aiida_oodal.engine.options import Options, option
+
+from .cluster import Cut
 
 
-class CarveSettings(Settings):
-    """How candidates are cut out of the snapshots of one walker."""
+@dataclass(frozen=True)
+class CarveSettings(Options):
+    """How clusters are cut out of the snapshots of one walker."""
 
     TITLE: ClassVar[str] = 'carve settings'
 
-    radius: float = Field(4.0, gt=0.0, le=50.0, description='Core around the centre atom, angstrom.')
-    buffer: float = Field(3.0, ge=0.0, le=50.0, description='Thickness of the buffer around the core, angstrom.')
-    shape: Literal['cube', 'sphere'] = Field('cube', description='cube: bulk density; sphere: vacuum in the corners.')
-    repair: Literal['error', 'drop', 'relax'] = Field('drop', description='What to do about overlaps at the boundary.')
-    min_distance: float = Field(0.5, gt=0.0, le=5.0, description='Overlap across the new boundary, angstrom.')
-    bond_scale: float = Field(
-        0.75, ge=0.0, le=1.5, description='Overlap as a share of the sum of covalent radii; the larger limit holds.'
+    radius: float = option(4.0, 'Radius of the core around the centre atom, angstrom.', gt=0.0, le=50.0)
+    buffer: float = option(3.0, 'Thickness of the buffer around the core, angstrom.', ge=0.0, le=50.0)
+    shape: Literal['cube', 'sphere'] = option('cube', 'cube: bulk density; sphere: vacuum in the corners.')
+    repair: Literal['error', 'drop', 'relax'] = option(
+        'drop',
+        'What to do about overlaps across the cell boundary: refuse the cell, drop buffer atoms, or move buffer atoms.',
     )
-    gamma_select: float = Field(2.0, gt=0.0, description='Only atoms above are centres.')
-    gamma_ceiling: float = Field(100.0, gt=0.0, description='Frames above are not physical; an earlier one is taken.')
-    snapshots: int = Field(1, ge=1, le=1000, description='How many physical frames, from the last one backwards.')
-    centres_per_snapshot: int = Field(3, ge=1, le=1000, description='The worst atoms of a frame.')
-    min_separation: float = Field(4.0, ge=0.0, le=100.0, description='Distance between centres of a frame, angstrom.')
-    tolerance: float = Field(
-        0.01, gt=0.0, le=1.0, description="How far the centre's gamma in the cell may be off that in the snapshot."
+    min_distance: float = option(
+        0.5, 'Atoms that are closer than this across the cell boundary overlap, angstrom.', gt=0.0, le=5.0
     )
-    cutoff: float | None = Field(
+    bond_scale: float = option(
+        0.75,
+        'The same limit as a share of the sum of two covalent radii; the larger of the two limits holds.',
+        ge=0.0,
+        le=1.5,
+    )
+    snapshots: int = option(1, 'How many frames to cut from, counted back from the last physical one.', ge=1, le=1000)
+    centres_per_snapshot: int = option(3, 'Largest number of centres in a frame, the worst atoms first.', ge=1, le=1000)
+    min_separation: float = option(4.0, 'Smallest distance between two centres of a frame, angstrom.', ge=0.0, le=100.0)
+    tolerance: float = option(
+        0.01,
+        'Largest difference between gamma of the centre in the cell and in the snapshot: this, plus this share '
+        'of gamma in the snapshot.',
+        gt=0.0,
+        le=1.0,
+    )
+    cutoff: float | None = option(
         None,
+        'Cutoff of the potential, angstrom; the edge of the cell must exceed twice this. None: the cutoff of what '
+        'graded the snapshots.',
         gt=0.0,
         le=50.0,
-        description='The edge exceeds twice this, angstrom. None: the cutoff of the ACE potential. That of an ensemble '
-        'is inside its model files, which only jobs open, so it has to be given here.',
     )
-    unfaithful: Literal['refuse', 'flag'] = Field(
-        'refuse', description='What becomes of a cluster that does not show the failure.'
+    unfaithful: Literal['refuse', 'flag'] = option(
+        'refuse', 'What happens to a cluster whose centre does not have the gamma that it had in the snapshot.'
     )
 
     def for_cutoff(self, cutoff: float | None) -> Cut:
@@ -51,7 +62,9 @@ class CarveSettings(Settings):
         """
         cutoffs = [value for value in (cutoff, self.cutoff) if value is not None]
         if not cutoffs:
-            raise OodalError('carve settings: cutoff is missing: give that of the models of the ensemble, angstrom')
+            raise OodalError(
+                'carve settings: cutoff is missing: give the cutoff of the models of the ensemble, angstrom'
+            )
         return Cut(
             radius=self.radius,
             buffer=self.buffer,
@@ -62,42 +75,27 @@ class CarveSettings(Settings):
             repair=self.repair,
         )
 
-    def check_cutoff(self, cutoff: float) -> None:
-        """Hold the cutoff that was given against that of the models, once a job has read it.
 
-        :raises OodalError: if it is smaller.
-        """
-        if self.cutoff is not None and self.cutoff < cutoff:
-            raise OodalError(
-                f'carve settings: cutoff = {self.cutoff:g}, but that of the models is {cutoff:g} angstrom; give that'
-            )
-
-    @model_validator(mode='after')
-    def _thresholds_rise(self) -> Self:
-        if not self.gamma_select < self.gamma_ceiling:
-            raise ValueError(
-                f'gamma_select = {self.gamma_select:g} must be below gamma_ceiling = {self.gamma_ceiling:g}'
-            )
-        return self
-
-
-class SelectSettings(Settings):
-    """How many of all walkers' candidates are labelled in a round."""
+@dataclass(frozen=True)
+class SelectSettings(Options):
+    """Which clusters of all walkers are labelled in a round."""
 
     TITLE: ClassVar[str] = 'select settings'
 
-    method: Literal['maxvol', 'farthest', 'kmeans'] = Field(
-        'maxvol',
-        description='maxvol: D-optimally against the active set of the ACE potential; farthest, kmeans: by the spread '
-        'of the aligned latents of centres that an ensemble looked at.',
+    method: Literal['auto', 'maxvol', 'farthest', 'kmeans'] = option(
+        'auto',
+        'maxvol: D-optimally against the active set of the potential; farthest, kmeans: by the spread of the '
+        'descriptors of centres; auto: maxvol where there is an active set, else farthest.',
     )
-    seed: int = Field(0, ge=0, lt=2**32, description='Of kmeans.')
-    max_clusters: int = Field(6, ge=1, le=100000, description='Clusters a round, at most.')
-    gamma_min: float = Field(2.0, gt=0.0, description='Candidates whose centre is at or below are left out.')
-    gamma_ceiling: float = Field(100.0, gt=0.0, description='Candidates whose centre is above are left out.')
-    tolerance: float = Field(
-        1.001, gt=1.0, le=10.0, description='Candidates within this gamma of the growing active set add nothing.'
+    seed: int = option(0, 'Seed of kmeans.', ge=0, lt=2**32)
+    max_clusters: int = option(6, 'Largest number of clusters in a round.', ge=1, le=100000)
+    tolerance: float = option(
+        1.001,
+        'MaxVol stops when no candidate has a larger gamma than this with respect to the active set and the '
+        'clusters chosen so far.',
+        gt=1.0,
+        le=10.0,
     )
-    duplicate_tolerance: float = Field(
-        0.05, ge=0.0, le=1.0, description='Relative distance below which two environments are the same.'
+    duplicate_tolerance: float = option(
+        0.05, 'Relative distance below which two environments are the same.', ge=0.0, le=1.0
     )

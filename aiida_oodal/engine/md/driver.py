@@ -7,66 +7,18 @@ import gc
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from aiida_oodal.engine.errors import OodalError
+from aiida_oodal.engine.evaluator import ForceEvaluator, Neighbours
 
-__all__ = ['Evaluation', 'ForceEvaluator', 'LammpsDriver', 'Neighbours', 'open_lammps', 'read_commands']
+__all__ = ['LammpsDriver', 'open_lammps', 'read_commands']
 
 _INDEX = np.dtype(np.intc)
-
-
-@dataclass(frozen=True)
-class Neighbours:
-    """Hold LAMMPS's full neighbour list of one process, valid until LAMMPS builds the next one.
-
-    Atoms 0..n_local-1 are real; the others are their periodic images (ghosts).
-
-    :param types: LAMMPS types from 1, shape (n_all,).
-    :param origins: index of the real atom that each atom is or is an image of, shape (n_all,).
-    :param indices: neighbours of all real atoms one after the other, shape (n_pairs,); they lie within cutoff + skin.
-    :param offsets: neighbours of atom i are ``indices[offsets[i]:offsets[i + 1]]``, shape (n_local + 1,).
-    """
-
-    types: NDArray[np.int64]
-    origins: NDArray[np.int64]
-    indices: NDArray[np.int32]
-    offsets: NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """Hold what a potential says about one set of positions.
-
-    :param energy: potential energy [eV].
-    :param forces: forces on the real atoms, those on their images folded back [eV/angstrom], shape (n_local, 3).
-    :param virial: sum of r_i f_i, positive under compression [eV], order xx yy zz xy xz yz, shape (6,).
-    :param gamma: extrapolation grade of the real atoms, shape (n_local,), or None when it was not asked for.
-    """
-
-    energy: float
-    forces: NDArray[np.float64]
-    virial: NDArray[np.float64]
-    gamma: NDArray[np.float64] | None
-
-
-class ForceEvaluator(Protocol):
-    """A potential that can drive MD."""
-
-    @property
-    def cutoff(self) -> float:
-        """Range of the potential [angstrom]."""
-
-    def set_neighbours(self, neighbours: Neighbours) -> None:
-        """Take the neighbour list that holds from now on."""
-
-    def compute(self, positions: NDArray[np.float64], *, gamma: bool) -> Evaluation:
-        """Evaluate positions of real atoms and images [angstrom], shape (n_all, 3), with gamma only if asked."""
 
 
 def open_lammps(*arguments: str) -> Any:
@@ -172,7 +124,7 @@ class LammpsDriver:
 
     def _write_to_log(self, error: BaseException) -> None:
         """Put an error of Python's into LAMMPS's log, where LAMMPS puts its own: the log may be all that comes back."""
-        message = ' '.join(str(error).split()).translate({ord('"'): "'", ord('$'): None})
+        message = ' '.join(str(error).split()).translate({ord('"'): '`', ord("'"): '`', ord('$'): None})
         self.lammps.command(f'print """ERROR: {message or type(error).__name__}"""')
 
     def _callback(
@@ -197,7 +149,7 @@ class LammpsDriver:
             # LAMMPS counts at its next line of thermo output; until then the forces would be those of other atoms
             raise OodalError(
                 f'Lost atoms: original {n_atoms} current {n_local} at step {step}; use a shorter time step, or a '
-                'potential that knows where they went'
+                'potential that was trained on such structures'
             )
         n_all = n_local + lammps.extract_setting('nghost')
         setup = step != self.last_step + 1

@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 from aiida_oodal.engine.errors import OodalError
-from aiida_oodal.engine.md.frame import GAMMA_COLUMNS, Frame
-from aiida_oodal.engine.md.frame_text import FRAME_TITLE, parse_frame
-from aiida_oodal.engine.md.lines import CutError, DamagedError, Lines, is_cut, number_of_lines, open_stream
+
+from .frame import FRAME_TITLE, GAMMA_COLUMNS, Frame, parse_frame
+from .lines import CutError, DamagedError, Lines, is_cut, number_of_lines, open_stream
 
 __all__ = (
     'GAMMA_COLUMNS',

@@ -21,7 +21,8 @@ from pathlib import Path
 import numpy as np
 
 from aiida_oodal.engine.errors import OodalError
-from aiida_oodal.engine.md.thermo import FloatArray, ThermoTable, join_tables
+
+from .thermo import FloatArray, ThermoTable, join_tables
 
 __all__ = ('Halt', 'LammpsLog', 'ThermoTable', 'join_tables', 'read_log')
 

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Sequence
 
 from ase.data import atomic_numbers
 
+from aiida_oodal.engine import files
 from aiida_oodal.engine.errors import OodalError
-from aiida_oodal.engine.md import script
 
-__all__ = ('COMMANDS', 'check_arguments', 'check_lines', 'pair_styles')
+__all__ = ('COMMANDS', 'check_arguments', 'check_lines', 'extend_lines', 'pair_styles', 'sets_masses')
 
 #: What may stand between the structure and the first step; the rest of the script is ours.
 COMMANDS = ('pair_style', 'pair_coeff', 'pair_modify', 'kspace_style', 'kspace_modify', 'comm_modify', 'plugin', 'mass')
@@ -24,15 +24,15 @@ _SWITCHES = frozenset(
 
 _OURS = frozenset(
     (
-        script.INPUT_FILE,
-        script.STRUCTURE_FILE,
-        script.INITIAL_RESTART,
-        script.LOG_FILE,
-        script.SNAPSHOTS_FILE,
-        script.FINAL_DUMP,
-        script.FINAL_RESTART,
-        script.FINAL_DATA,
-        *script.PERIODIC_RESTARTS,
+        files.INPUT_FILE,
+        files.STRUCTURE_FILE,
+        files.INITIAL_RESTART_FILE,
+        files.LOG_FILE,
+        files.SNAPSHOTS_FILE,
+        files.FINAL_FILE,
+        files.FINAL_RESTART_FILE,
+        files.FINAL_DATA_FILE,
+        *files.PERIODIC_RESTART_FILES,
     )
 )
 
@@ -81,3 +81,44 @@ def check_arguments(arguments: Sequence[str]) -> None:
 def pair_styles(lines: Sequence[str]) -> list[str]:
     """Return the pair styles that the lines ask for; of a hybrid one, only its own name."""
     return [words[1] for words in (line.split() for line in lines) if words[0] == 'pair_style' and len(words) > 1]
+
+
+def sets_masses(lines: Sequence[str]) -> bool:
+    """Return whether the lines give types their masses."""
+    return any(line.split()[:1] == ['mass'] for line in lines)
+
+
+def extend_lines(lines: Sequence[str], elements: Sequence[str], types: Sequence[str]) -> list[str]:
+    """Return the lines for more types than they were written for, as atoms of one element with two masses need.
+
+    ``pair_coeff * * ...`` holds for any number of types; where such a line ends in the element of each type (or NULL),
+    those of the new types are added.
+
+    :param elements: element of each type that the lines were written for.
+    :param types: element of each type of the run; it begins with ``elements``.
+    :raises OodalError: if a line cannot be extended.
+    """
+    if len(types) == len(elements):
+        return list(lines)
+    more = types[len(elements) :]
+    extended = []
+    for line in lines:
+        words = line.split()
+        if words[0] == 'mass' or (words[0] == 'pair_coeff' and words[1:3] != ['*', '*']):
+            raise OodalError(
+                f'atoms of {", ".join(sorted(set(more)))} have several masses, which need a type each, and the pair '
+                f'line {line!r} is for types by number: name the element once for each mass in pair.elements, and give '
+                'these types their lines'
+            )
+        names = words[-len(elements) :]
+        if words[0] == 'pair_coeff' and _maps_types(names, elements):
+            line = ' '.join([*words, *(names[list(elements).index(element)] for element in more)])
+        extended.append(line)
+    return extended
+
+
+def _maps_types(words: Sequence[str], elements: Sequence[str]) -> bool:
+    """Tell whether words name the element of each type, or NULL where another style has the type."""
+    return any(word != 'NULL' for word in words) and all(
+        word in (element, 'NULL') for word, element in zip(words, elements, strict=True)
+    )

@@ -10,7 +10,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from aiida_oodal.engine.md.lines import LINE_END, DamagedError, Lines
+from .lines import LINE_END, DamagedError, Lines
 
 __all__ = ('parse_rows',)
 

@@ -12,12 +12,16 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
 from ase import Atoms
-from ase.calculators.lammps import Prism
 from pydantic import BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from aiida_oodal.engine.errors import OodalError
 from aiida_oodal.engine.settings import Settings
+from aiida_oodal.engine.thresholds import Thresholds
+
+from .start.box import LammpsBox
+from .start.held import held_atoms
+from .start.types import assign_types
 
 __all__ = ['Forces', 'MdSettings', 'check_structure', 'check_units']
 
@@ -55,8 +59,10 @@ class MdSettings(Settings):
 
     TITLE: ClassVar[str] = 'MD settings'
 
-    ensemble: Literal['nve', 'nvt', 'npt'] = Field('nvt', description='What is conserved; Nosé-Hoover chains.')
-    coupling: Literal['iso', 'aniso', 'tri'] = Field('iso', description='What npt lets the cell do.')
+    ensemble: Literal['nve', 'nvt', 'npt'] = Field(
+        'nvt', description='Statistical ensemble of MD; nvt and npt use Nosé-Hoover chains.'
+    )
+    coupling: Literal['iso', 'aniso', 'tri'] = Field('iso', description='How the cell may change in npt.')
     temperature: Annotated[float | tuple[float, float], BeforeValidator(_read_temperature)] = Field(
         description='Target [K], or a ramp (start, stop) over all steps.'
     )
@@ -79,26 +85,33 @@ class MdSettings(Settings):
     restart_every: int | None = Field(
         1000, ge=1, le=10**9, description='Steps between restart files; None: at the end.'
     )
-    gamma_select: float = Field(2.0, gt=0.0, description='Snapshots above are kept.')
-    gamma_break: float = Field(5.0, gt=0.0, description='The run halts above (uncertainty_threshold).')
-    gamma_ceiling: float = Field(100.0, gt=0.0, description='Frames above are not physical.')
+    gamma_select: float = Field(
+        Thresholds.gamma_select, gt=0.0, description='Frames whose largest gamma is above this are kept as snapshots.'
+    )
+    gamma_break: float = Field(
+        Thresholds.gamma_break,
+        gt=0.0,
+        description='MD halts when gamma of an atom is above this (uncertainty_threshold).',
+    )
+    gamma_ceiling: float = Field(
+        Thresholds.gamma_ceiling, gt=0.0, description='Frames whose largest gamma is above this are not physical.'
+    )
     skin: float = Field(1.0, gt=0.0, le=10.0, description='Margin of the neighbour list [angstrom].')
     units: Literal['metal', 'real'] = Field('metal', description='Units of the LAMMPS script.')
-    walltime_s: int | None = Field(None, ge=1, le=10**9, description="LAMMPS's own timer ends the run [s].")
+    walltime_s: int | None = Field(None, ge=1, le=10**9, description='Time after which LAMMPS itself ends the run [s].')
 
     @model_validator(mode='after')
     def _go_together(self) -> Self:
-        if not self.gamma_select < self.gamma_break < self.gamma_ceiling:
-            raise ValueError(
-                f'thresholds must rise, gamma_select < gamma_break < gamma_ceiling, but are {self.gamma_select:g}, '
-                f'{self.gamma_break:g}, {self.gamma_ceiling:g}'
-            )
+        try:
+            _ = self.thresholds
+        except OodalError as error:
+            raise ValueError(str(error)) from None
         for name in ('sample_every', 'thermo_every', 'restart_every'):
             interval = getattr(self, name)
             if interval is not None and interval % self.gamma_every:
                 raise ValueError(
-                    f'{name} = {interval} must be a multiple of gamma_every = {self.gamma_every}: '
-                    'gamma is stale in between'
+                    f'{name} = {interval} must be a multiple of gamma_every = {self.gamma_every}: in between gamma is '
+                    'not up to date'
                 )
         dampings = {
             'nve': (),
@@ -114,6 +127,11 @@ class MdSettings(Settings):
         if isinstance(self.temperature, tuple) and self.ensemble == 'nve':
             raise ValueError(f"temperature = {self.temperature} is a ramp, which ensemble = 'nve' cannot follow")
         return self
+
+    @property
+    def thresholds(self) -> Thresholds:
+        """The three thresholds of gamma."""
+        return Thresholds(self.gamma_select, self.gamma_break, self.gamma_ceiling)
 
     @property
     def temperature_start(self) -> float:
@@ -148,20 +166,21 @@ def check_structure(
 
     :param elements: elements that the potential knows.
     :param cutoff: range of the potential [angstrom]; None where only LAMMPS knows it.
-    :raises OodalError: unknown elements, broken positions or cell, atoms in one place, an open direction where none can
-        be, wrong units.
+    :raises OodalError: unknown elements, broken positions, masses or cell, atoms in one place, an open direction where
+        none can be, held atoms where none can be, wrong units.
     """
     check_units(settings, forces)
     if cutoff is not None and not 0.0 < cutoff < math.inf:
         raise OodalError(f'the cutoff of the potential is {cutoff:g} angstrom, it must be positive')
     if len(atoms) < 2:
         raise OodalError(f'the structure has {len(atoms)} atoms; a temperature needs 2 at least: repeat the cell')
-    if unknown := sorted(set(atoms.get_chemical_symbols()) - set(elements)):
-        raise OodalError(f'the structure has {", ".join(unknown)}, but the potential knows {", ".join(elements)} only')
+    assign_types(atoms, elements)
     if (broken := np.flatnonzero(~np.isfinite(atoms.positions).all(axis=1))).size:
         raise OodalError(f'atom {broken[0]} is at {atoms.positions[broken[0]].tolist()}: positions must be finite')
     _check_cell(settings, atoms)
-    _check_distances(atoms)
+    _check_held(settings, atoms)
+    # in a cell that leans far, neighbours are many cells away
+    _check_distances(LammpsBox(atoms.cell.array, atoms.pbc).equivalent(atoms))
 
 
 def _check_cell(settings: MdSettings, atoms: Atoms) -> None:
@@ -169,17 +188,29 @@ def _check_cell(settings: MdSettings, atoms: Atoms) -> None:
     cell = atoms.cell.array
     if not np.isfinite(cell).all() or atoms.cell.rank < 3:
         raise OodalError(f'the cell {cell.tolist()} must have three independent vectors, in open directions too')
-    widths = atoms.cell.volume / np.linalg.norm(np.cross(cell[[1, 2, 0]], cell[[2, 0, 1]]), axis=1)
+    box = LammpsBox(cell, atoms.pbc)
+    widths = 1.0 / np.linalg.norm(np.linalg.inv(box.cell), axis=0)
     if widths.min() < _THINNEST:
         raise OodalError(f'the cell is {widths.min():.3g} angstrom thin (limit {_THINNEST:g}): check its units')
     if settings.ensemble == 'npt' and not atoms.pbc.all():
         raise OodalError(f"ensemble = 'npt' needs a periodic cell, but its directions are {atoms.pbc.tolist()}")
-    tilts = Prism(cell).get_lammps_prism()[3:]
     # LAMMPS can lean a direction only towards a periodic one: xy needs y, xz and yz need z
-    if np.abs(tilts[(~atoms.pbc)[[1, 2, 2]]]).max(initial=0.0) > 1e-8:
+    if np.abs(box.tilts[(~atoms.pbc)[[1, 2, 2]]]).max(initial=0.0) > 1e-8:
         raise OodalError(
             f'the cell leans towards an open direction (periodic: {atoms.pbc.tolist()}); make it orthogonal or periodic'
         )
+
+
+def _check_held(settings: MdSettings, atoms: Atoms) -> None:
+    """Refuse held atoms that MD cannot hold."""
+    held = held_atoms(atoms)
+    if len(held) and settings.ensemble == 'npt':
+        raise OodalError(
+            f"{len(held)} atoms are held fixed (the first is {held[0]}), but in ensemble = 'npt' the cell moves all "
+            "atoms: use 'nvt' or 'nve', or free them"
+        )
+    if len(held) == len(atoms):
+        raise OodalError(f'all {len(held)} atoms are held fixed: nothing would move')
 
 
 def _check_distances(atoms: Atoms) -> None:

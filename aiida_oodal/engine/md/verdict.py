@@ -2,72 +2,108 @@
 
 LAMMPS ends with exit code 0 after a soft halt, at its own time limit, and with all but two atoms lost; a killed process
 leaves a log without an error. So the verdict reads the last step, the halt line, the number of atoms, the series of
-gamma and the frames, and takes the exit status for no more than a hint. What is evident counts in this order: atoms
-were lost; the run exploded; gamma passed ``gamma_break``; gamma was never computed; an error; a time limit; all steps
-done; none of these, so the process was killed.
+gamma and the frames, and never the exit status. The causes are checked in this order: atoms were lost; the run
+exploded; gamma passed ``gamma_break``; gamma was never computed; an error; a time limit; all steps done; none of these,
+so the process was killed.
 """
 
 from __future__ import annotations
 
 import json
 import re
-import signal
+from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 
 import numpy as np
 
-from aiida_oodal.engine.md.evidence import FINAL_FILE, GAMMA_SERIES, SNAPSHOTS_FILE, Evidence, Sighting, Thresholds
-from aiida_oodal.engine.md.log import read_log
-from aiida_oodal.engine.md.outcome import Outcome, Verdict
-from aiida_oodal.engine.md.restart import find_restart
+from aiida_oodal.engine.files import (
+    ERROR_FILE,
+    FINAL_FILE,
+    FINAL_RESTART_FILE,
+    PERIODIC_RESTART_FILES,
+    SNAPSHOTS_FILE,
+)
+from aiida_oodal.engine.thresholds import NOT_PHYSICAL
 
-__all__ = ('Outcome', 'Verdict', 'judge')
+from .evidence import FINITE_COLUMNS, GAMMA_SERIES, Evidence, Sighting
+from .log import LammpsLog
 
-LOG_FILE = 'log.lammps'
-ERROR_FILE = 'error.json'
+__all__ = ('Outcome', 'RestartPoint', 'Verdict', 'find_restart', 'judge')
 
-_FINITE_COLUMNS = ('Temp', 'PotEng', 'KinEng', 'TotEng', 'Press', 'Volume', *GAMMA_SERIES)
+
 _NOT_A_NUMBER = re.compile(r'\b(nan|inf|non-numeric)\b', re.IGNORECASE)
 
 
-def judge(
-    folder: str | Path,
-    *,
-    target_step: int,
-    gamma_select: float,
-    gamma_break: float,
-    gamma_ceiling: float,
-    exit_status: int | None = None,
-    restart_every: int | None = None,
-    watched: bool = True,
-) -> Verdict:
-    """Say how the MD run in a folder ended.
+class Outcome(StrEnum):
+    """How a run ended."""
 
-    :param folder: folder with ``log.lammps`` and, as far as the run came, ``snapshots.dump`` and ``final.dump``.
-    :param target_step: MD step that the run had to reach.
-    :param gamma_select: gamma above which a frame is worth keeping.
-    :param gamma_break: gamma above which the run halts.
-    :param gamma_ceiling: gamma above which a frame is not physical.
-    :param exit_status: exit status of the process, where known; -N or 128 + N for signal N.
-    :param restart_every: steps between periodic restart files, if the run wrote any.
-    :param watched: whether the run was to give gamma; a pair style of the user's gives none.
-    :raises OodalError: if the log cannot be read, or is no LAMMPS log in a style that can be read. A damaged dump is no
-        error but a sentence of the message.
+    COMPLETED = 'COMPLETED'
+    UNCERTAIN = 'UNCERTAIN'
+    LOST_ATOMS = 'LOST_ATOMS'
+    EXPLODED = 'EXPLODED'
+    WALLTIME = 'WALLTIME'
+    KILLED = 'KILLED'
+    FAILED = 'FAILED'
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How a run ended, and which frame to learn from.
+
+    :ivar outcome: the outcome.
+    :ivar message: what happened and what to do, in full sentences.
+    :ivar last_step: last MD step known to be done.
+    :ivar max_gamma: largest finite gamma seen in log and frames, dimensionless; None if gamma is nowhere.
+    :ivar trigger_step: first step known to be over ``gamma_break``.
+    :ivar select_step: first step known to be over ``gamma_select``.
+    :ivar candidate_step: step of the frame to cut clusters from: the halt frame; after lost atoms or an explosion the
+        first valid one over ``gamma_select``; None if no such frame is on disk, or none is needed.
+    :ivar candidate_file: name of the dump that holds it.
+    :ivar last_valid_step: step of the last frame on disk that is physical: all atoms there, all numbers finite, gamma
+        at most ``gamma_ceiling``, in it and in all that is known of the steps before.
+    :ivar last_valid_file: name of the dump that holds it.
+    :ivar restart_file: restart file to go on from, of a run that was ended from outside (WALLTIME, KILLED); None if it
+        left none that is known to be whole.
+    :ivar restart_step: MD step that this file holds.
+    :ivar worst_atoms: index from 0 in the order of atom ids, and gamma, of at most ten atoms of the candidate frame
+        over ``gamma_select``, worst first.
+    :ivar has_frames: whether the frames were looked at; if not, they are where the run left them, and the fields about
+        frames are None.
     """
-    folder = Path(folder)
-    if not (folder / LOG_FILE).is_file():
-        return _without_log(folder, exit_status)
-    thresholds = Thresholds(gamma_select, gamma_break, gamma_ceiling)
-    evidence = Evidence(folder, read_log(folder / LOG_FILE), thresholds)
-    outcome, sentences = _outcome(evidence, target_step, exit_status)
+
+    outcome: Outcome
+    message: str
+    last_step: int | None = None
+    max_gamma: float | None = None
+    trigger_step: int | None = None
+    select_step: int | None = None
+    candidate_step: int | None = None
+    candidate_file: str | None = None
+    last_valid_step: int | None = None
+    last_valid_file: str | None = None
+    restart_file: str | None = None
+    restart_step: int | None = None
+    worst_atoms: tuple[tuple[int, float], ...] = ()
+    has_frames: bool = True
+
+
+def judge(evidence: Evidence, *, target_step: int, restart_every: int | None = None, watched: bool = True) -> Verdict:
+    """Say how an MD run ended.
+
+    :param evidence: what its files say; a damaged dump is not an error: the message reports it.
+    :param target_step: MD step that the run had to reach.
+    :param restart_every: steps between periodic restart files, if the run wrote any.
+    :param watched: whether the run computed gamma; a pair style of the user does not.
+    """
+    outcome, sentences = _outcome(evidence, target_step)
     candidate = None
     if outcome in (Outcome.LOST_ATOMS, Outcome.EXPLODED):
-        evidence.look_at_all_snapshots()
         candidate = evidence.first_valid_over_select()
-        sentences += _about_frames(evidence, candidate, watched)
+        sentences += _about_frames(evidence, candidate, watched, restart_every)
     elif outcome is Outcome.UNCERTAIN:
         candidate = evidence.halt_frame()
-        sentences += _about_frames(evidence, candidate, watched)
+        sentences += _about_frames(evidence, candidate, watched, restart_every)
     if watched and evidence.log.tables and not evidence.has_series:
         sentences.append(
             f'The thermo output has no column of gamma ({GAMMA_SERIES[0]}): it is known from the frames only.'
@@ -85,21 +121,22 @@ def judge(
         last_step=evidence.last_step,
         max_gamma=evidence.max_gamma(),
         trigger_step=evidence.trigger_step,
-        select_step=evidence.first_over(gamma_select),
+        select_step=evidence.first_over(evidence.thresholds.gamma_select),
         candidate_step=candidate.frame.step if candidate else None,
         candidate_file=candidate.file if candidate else None,
         last_valid_step=last_valid.frame.step if last_valid else None,
         last_valid_file=last_valid.file if last_valid else None,
         restart_file=restart.file if restart else None,
         restart_step=restart.step if restart else None,
-        worst_atoms=candidate.worst_atoms(gamma_select) if candidate else (),
+        worst_atoms=candidate.worst_atoms(evidence.thresholds.gamma_select) if candidate else (),
+        has_frames=evidence.has_frames,
     )
 
 
 _Finding = tuple[Outcome, list[str]]
 
 
-def _outcome(evidence: Evidence, target_step: int, exit_status: int | None) -> _Finding:
+def _outcome(evidence: Evidence, target_step: int) -> _Finding:
     """Return how the run ended, and sentences about it."""
     where = _where(evidence, target_step)
     return (
@@ -108,7 +145,7 @@ def _outcome(evidence: Evidence, target_step: int, exit_status: int | None) -> _
         or _uncertain(evidence)
         or _failed(evidence, where)
         or _ended_in_order(evidence, target_step, where)
-        or _died(evidence, exit_status, where)
+        or _died(evidence, where)
     )
 
 
@@ -126,9 +163,9 @@ def _lost_atoms(evidence: Evidence) -> _Finding | None:
 
 
 def _exploded(evidence: Evidence, where: str) -> _Finding | None:
-    log, ceiling = evidence.log, evidence.thresholds.ceiling
+    log, ceiling = evidence.log, evidence.thresholds.gamma_ceiling
     for table in log.tables:
-        for name in _FINITE_COLUMNS:
+        for name in FINITE_COLUMNS:
             bad = ~np.isfinite(table.columns.get(name, np.empty(0)))
             if bad.any():
                 step = (
@@ -143,14 +180,20 @@ def _exploded(evidence: Evidence, where: str) -> _Finding | None:
         return Outcome.EXPLODED, [f'The run exploded {where}: LAMMPS says "{log.error}".']
     if (step_over := evidence.first_over(ceiling)) is None:
         return None
-    return Outcome.EXPLODED, [
+    said = (
         f'The run exploded: gamma passed gamma_ceiling ({ceiling:g}) at step {step_over}, and frames from there on are '
         'not physical.'
-    ]
+    )
+    if (evidence.max_gamma() or 0.0) >= NOT_PHYSICAL:
+        said += (
+            ' The ensemble found matter evaporated or collapsed there, by an atom without neighbours or by the number '
+            'of neighbours per atom (`lonely_atoms` and `density` of its settings): heat less, or at constant volume.'
+        )
+    return Outcome.EXPLODED, [said]
 
 
 def _uncertain(evidence: Evidence) -> _Finding | None:
-    log, halt, stop, step = evidence.log, evidence.halt, evidence.thresholds.stop, evidence.trigger_step
+    log, halt, stop, step = evidence.log, evidence.halt, evidence.thresholds.gamma_break, evidence.trigger_step
     if step is None:
         return None
     how = (
@@ -183,8 +226,8 @@ def _ended_in_order(evidence: Evidence, target_step: int, where: str) -> _Findin
             return None
         sentences = [f'The run did all {target_step} steps.']
         if (gamma := evidence.max_gamma()) is not None:
-            sentences.append(f'The largest gamma was {gamma:.4g} (gamma_break is {evidence.thresholds.stop:g}).')
-        if (step := evidence.first_over(evidence.thresholds.select)) is not None:
+            sentences.append(f'The largest gamma was {gamma:.4g} (gamma_break is {evidence.thresholds.gamma_break:g}).')
+        if (step := evidence.first_over(evidence.thresholds.gamma_select)) is not None:
             sentences.append(
                 f'It first passed gamma_select at step {step}: {SNAPSHOTS_FILE} may hold frames worth a label.'
             )
@@ -211,23 +254,35 @@ def _wrote_final(evidence: Evidence) -> bool:
     return final or evidence.log.total_wall_time is not None
 
 
-def _died(evidence: Evidence, exit_status: int | None, where: str) -> _Finding:
-    signal_name = _signal_name(exit_status)
-    reason = _driver_error(evidence.folder)
-    if reason or (exit_status and not signal_name):
-        reason = reason or f'exit status {exit_status}; look at the standard error of the job'
+def _died(evidence: Evidence, where: str) -> _Finding:
+    if reason := _driver_error(evidence.folder):
         return Outcome.FAILED, [f'The run stopped {where} without an error of LAMMPS: {reason}.']
     return Outcome.KILLED, [
-        f'The run stopped {where} without an error: it was killed{f" ({signal_name})" if signal_name else ""}, by a '
-        'time or memory limit of the scheduler or together with its node. What the dumps hold is safe.'
+        f'The run stopped {where} without an error: it was killed, by a time or memory limit of the scheduler or '
+        'together with its node. What the dumps hold is safe.'
     ]
 
 
-def _about_frames(evidence: Evidence, candidate: Sighting | None, watched: bool) -> list[str]:
-    """Return sentences that tell which frames can be used."""
-    last, select = evidence.last_valid(), evidence.thresholds.select
+def _about_frames(
+    evidence: Evidence, candidate: Sighting | None, watched: bool, restart_every: int | None
+) -> list[str]:
+    """Return sentences that tell which frames can be used, and where to go on."""
+    if not evidence.has_frames:
+        return ['Its frames are in its remote folder, where the carving job reads them.']
+    last, select = evidence.last_valid(), evidence.thresholds.gamma_select
+    if last is None and evidence.began_unphysical():
+        return [
+            'That is the structure that the run began with, so there is nothing to go on from: begin with a structure '
+            'that the potential knows, or label this one and train on it.'
+        ]
     if last is None:
-        return ['No valid frame is on disk: go back to a restart file, and write snapshots more often.']
+        restart = find_restart(evidence.log, restart_every, wrote_final=False)
+        limit = evidence.unphysical_from
+        if restart and (limit is None or restart.step < limit):
+            where = f'go back to {restart.file} (step {restart.step})'
+        else:
+            where = 'begin again, with restart files more often (`restart_every`)'
+        return [f'No valid frame is on disk: {where}, and write snapshots more often (`sample_every`).']
     sentences = [f'The last valid frame is that of step {last.frame.step} in {last.file}.']
     if not watched:
         return sentences
@@ -247,16 +302,6 @@ def _where(evidence: Evidence, target_step: int) -> str:
     return f'{where} (the log is cut in line {line})' if line else where
 
 
-def _without_log(folder: Path, exit_status: int | None) -> Verdict:
-    if name := _signal_name(exit_status):
-        return Verdict(Outcome.KILLED, f'The job was killed ({name}) before LAMMPS wrote {LOG_FILE}. Submit it again.')
-    reason = _driver_error(folder) or f'exit status {"unknown" if exit_status is None else exit_status}'
-    return Verdict(
-        Outcome.FAILED,
-        f'There is no {LOG_FILE}, so LAMMPS did not start: {reason}. Look at the standard error of the job.',
-    )
-
-
 def _driver_error(folder: Path) -> str | None:
     """Return what the embedded engine has written about its end."""
     path = folder / ERROR_FILE
@@ -269,10 +314,34 @@ def _driver_error(folder: Path) -> str | None:
         return text or None
 
 
-def _signal_name(exit_status: int | None) -> str | None:
-    """Return the name of the signal that ended a process."""
-    number = -exit_status if exit_status is not None and exit_status < 0 else (exit_status or 0) - 128
-    try:
-        return signal.Signals(number).name
-    except ValueError:
+@dataclass(frozen=True)
+class RestartPoint:
+    """A restart file in the folder of a run, and the MD step it holds."""
+
+    file: str
+    step: int
+
+
+def find_restart(log: LammpsLog, restart_every: int | None, *, wrote_final: bool) -> RestartPoint | None:
+    """Return the newest restart file that is known to be whole; None if the run wrote none.
+
+    LAMMPS writes the periodic files in turn, the first of them first in every run, within the output of their step
+    (``Output::write``). So a line of thermo output proves the restart files of the steps before it; a later one, cut by
+    whatever killed the run, went to the other name.
+
+    :param log: log of the run.
+    :param restart_every: steps between periodic restart files.
+    :param wrote_final: whether something is on disk that the script writes after ``final.restart``.
+    """
+    if not log.tables or not len(log.tables[0].steps):
         return None
+    if wrote_final and log.last_step is not None:
+        return RestartPoint(FINAL_RESTART_FILE, log.last_step)
+    if restart_every is None:
+        return None
+    first, last = int(log.tables[0].steps[0]), int(log.tables[0].steps[-1])
+    step = (last - 1) // restart_every * restart_every
+    if step <= first:
+        return None
+    count = step // restart_every - first // restart_every
+    return RestartPoint(PERIODIC_RESTART_FILES[(count - 1) % len(PERIODIC_RESTART_FILES)], step)

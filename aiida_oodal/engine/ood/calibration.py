@@ -1,8 +1,7 @@
-"""What a score means: thresholds and force errors from structures that were held out."""
+"""Thresholds of scores, and the force errors that go with them, from held-out structures."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,13 +9,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from aiida_oodal.engine.arrays import read_header, write_header
 from aiida_oodal.engine.errors import OodalError
+
+from .looks import EITHER, JUDGES, OVERALL, Looks, quantiles
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
 #: Shares of the held-out structures that are below a threshold.
 LEVELS = (0.90, 0.95, 0.99)
+#: Of the stored arrays; 1 had neither ``either`` nor ``overall``.
+FORMAT = 2
+#: Arrays of :class:`.Looks`, as they are stored.
+_SCALE = ('medians', 'widths', 'shifts', 'units')
 
 
 def check_level(level: float) -> str | None:
@@ -40,6 +46,8 @@ class Thresholds:
         atoms do not have. Elements that no held-out structure contains have the threshold of all atoms together.
     :param n_structures: held-out structures.
     :param n_atoms: held-out atoms of each element, shape (n_elements,).
+    :param looks: how several looks at a structure become one; None in thresholds that were stored before there was
+        ``either``.
     """
 
     metrics: tuple[str, ...]
@@ -49,6 +57,7 @@ class Thresholds:
     of_elements: FloatArray
     n_structures: int
     n_atoms: IntArray
+    looks: Looks | None = None
 
     @classmethod
     def fit(
@@ -59,29 +68,54 @@ class Thresholds:
         aggregates: Sequence[str],
         elements: IntArray,
     ) -> Thresholds:
-        """Take the quantiles of the scores of the held-out structures; the parameters are those of the scores."""
+        """Take the quantiles of the scores of the held-out structures; the parameters are those of the scores.
+
+        :param per_structure: as computed, without ``either`` and :data:`OVERALL`.
+        """
         n_structures = len(next(iter(next(iter(per_structure.values())).values())))
-        of_structures = np.full((len(per_structure), len(aggregates), len(LEVELS)), np.nan)
-        of_elements = np.full((len(per_structure), len(elements), len(LEVELS)), np.nan)
-        for m, (metric, kinds) in enumerate(per_structure.items()):
+        n_atoms = np.array([np.count_nonzero(numbers == z) for z in elements], dtype=np.int64)
+        looks = Looks.fit(per_structure)
+        combined = looks.combine(per_structure)
+        names = tuple(combined), (*aggregates, EITHER)
+        of_structures = np.full((len(names[0]), len(names[1]), len(LEVELS)), np.nan)
+        of_elements = np.full((len(names[0]), len(elements), len(LEVELS)), np.nan)
+        for m, (metric, kinds) in enumerate(combined.items()):
             for kind, values in kinds.items():
-                of_structures[m, aggregates.index(kind)] = quantiles(values, LEVELS)
+                of_structures[m, names[1].index(kind)] = quantiles(values, LEVELS)
             if metric in per_atom:
                 atoms = per_atom[metric]
                 for e, z in enumerate(elements):
                     own = atoms[numbers == z]
                     of_elements[m, e] = quantiles(own if len(own) else atoms, LEVELS)
-        n_atoms = np.array([np.count_nonzero(numbers == z) for z in elements], dtype=np.int64)
-        names = tuple(per_structure), tuple(aggregates)
-        return cls(*names, elements, of_structures, of_elements, n_structures, n_atoms)
+        return cls(*names, elements, of_structures, of_elements, n_structures, n_atoms, looks)
+
+    def combine(self, per_structure: Mapping[str, Mapping[str, FloatArray]]) -> Mapping[str, Mapping[str, FloatArray]]:
+        """Add ``either`` to each score, and ``overall``, see :class:`.Looks`."""
+        return per_structure if self.looks is None else self.looks.combine(per_structure)
+
+    def pairs(self, metric: str) -> tuple[tuple[str, str], ...]:
+        """Return the scores and aggregates of which the verdict by a score is made."""
+        if self.looks is not None:
+            return self.looks.pairs(metric)
+        there = [name for name in JUDGES if name in self.metrics] or self.metrics[:1]
+        return tuple((name, 'mean') for name in (there if metric == OVERALL else [metric]))
 
     def structure(self, metric: str, aggregate: str = 'mean', level: float = 0.95) -> float:
         """Return the threshold of a score of structures.
 
         :raises OodalError: if there is none.
         """
-        index = self._metric(metric), self._index(self.aggregates, aggregate, 'aggregate'), self._level(level)
-        return float(self.of_structures[index])
+        return float(self.of_structures[(*self._pair(metric, aggregate), self._level(level))])
+
+    def limit(self, metric: str, look: str, level: float, by: str) -> float:
+        """Return the threshold of one look in the unit of its score, corrected for the number of looks.
+
+        :param look: an aggregate of ``LOOKS``.
+        :param by: the score by which the verdict is made: ``metric`` itself or ``overall``.
+        """
+        if self.looks is None:
+            return self.structure(metric, look, level)
+        return self.looks.limit(metric, look, self.structure(by, EITHER, level), by)
 
     def of_atoms(self, metric: str, level: float, numbers: IntArray) -> FloatArray:
         """Return the threshold that holds for each atom, shape (n,); 0 for elements that the reference set lacks.
@@ -101,15 +135,22 @@ class Thresholds:
         """Return all as plain arrays; ``header`` is JSON as bytes."""
         header = {'metrics': self.metrics, 'aggregates': self.aggregates, 'n_structures': self.n_structures}
         arrays = {name: getattr(self, name) for name in ('elements', 'of_structures', 'of_elements', 'n_atoms')}
-        return {'header': np.frombuffer(json.dumps(header).encode(), dtype=np.uint8), **arrays}
+        if self.looks is not None:
+            header['looks'] = self.looks.metrics
+            arrays |= {name: getattr(self.looks, name) for name in _SCALE}
+        return {'header': write_header(FORMAT, header), **arrays}
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Thresholds:
         """Build thresholds from what :meth:`to_arrays` gave."""
-        header = json.loads(np.asarray(arrays['header']).tobytes())
+        header = read_header(arrays, 'the set of thresholds', FORMAT)
         names = tuple(header['metrics']), tuple(header['aggregates'])
         parts = arrays['elements'], arrays['of_structures'], arrays['of_elements']
-        return cls(*names, *parts, int(header['n_structures']), arrays['n_atoms'])
+        looks = Looks(tuple(header['looks']), *(arrays[name] for name in _SCALE)) if 'looks' in header else None
+        return cls(*names, *parts, int(header['n_structures']), arrays['n_atoms'], looks)
+
+    def _pair(self, metric: str, aggregate: str) -> tuple[int, int]:
+        return self._metric(metric), self._index(self.aggregates, aggregate, 'aggregate')
 
     def _metric(self, metric: str) -> int:
         return self._index(self.metrics, metric, 'score')
@@ -150,8 +191,8 @@ class ErrorScale:
 
         :param numbers: shape (n,).
         :param disagreement: shape (n,).
-        :param errors: length of the difference between predicted and reference force, eV/angstrom, shape (n,); NaN
-            where there is no label.
+        :param errors: length of the difference between predicted force and label, eV/angstrom, shape (n,); NaN where
+            there is no label.
         :raises OodalError: if no atom has a label, or the models do not disagree about any.
         """
         labelled = np.isfinite(errors)
@@ -177,18 +218,3 @@ class ErrorScale:
         scale = table[numbers]
         result: FloatArray = np.where(np.isfinite(scale), disagreement, 1.0) * scale
         return result
-
-
-def quantiles(values: FloatArray, levels: Sequence[float]) -> FloatArray:
-    """Return the numbers that one more value of the same kind stays below with the given probabilities.
-
-    The order statistic of rank (n + 1) q of n values, between two neighbours for ranks that are not whole (Weibull),
-    the largest value for ranks above n. The rank rounded up instead is split conformal prediction (Vovk et al., 2005),
-    which promises at least q and with few values gives much more.
-
-    :param values: shape (n,), n > 0.
-    :param levels: q, between 0 and 1.
-    """
-    with np.errstate(invalid='ignore'):
-        result: FloatArray = np.quantile(values, levels, method='weibull')
-    return result

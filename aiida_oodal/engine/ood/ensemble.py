@@ -11,10 +11,19 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from aiida_oodal.engine.errors import OodalError
-from aiida_oodal.engine.ood.rows import NpyRows, Rows, RunRows
+from aiida_oodal.engine.files import (
+    FINGERPRINTS_FILE,
+    ISOLATED_FILE,
+    NUMBERS_FILE,
+    OFFSETS_FILE,
+    STRUCTURE_INDEX_FILE,
+)
+
+from .rows import NpyRows, Rows, RunRows
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
+BoolArray = NDArray[np.bool_]
 
 LATENTS_PREFIX, ENERGIES_PREFIX, FORCES_PREFIX = 'latents_', 'energies_', 'forces_'
 #: Atoms of a chunk: with 4 models of 128 latents one in double precision has 8 MB; more is slower, it leaves the cache.
@@ -42,13 +51,16 @@ class Chunk(NamedTuple):
 class EnsembleLatents:
     """What an ensemble computes for a set of structures; structure ``i`` owns atoms ``offsets[i]:offsets[i + 1]``.
 
-    :param labels: of the models, e.g. ``('w1', 'w2', 'w3', 'w4')``; two or more.
+    :param labels: of the models, e.g. ``('w1', 'w2', 'w3', 'w4')``; one alone has no scores of disagreement.
     :param numbers: atomic numbers, shape (n_atoms,).
     :param offsets: shape (n_structures + 1,), from 0 to n_atoms.
     :param structure_index: position of each structure in the set that was evaluated, shape (n_structures,).
     :param latents: for each model, rows of shape (n_atoms, n_features); read in chunks only.
     :param energies: shape (n_models, n_structures), eV.
     :param forces: for each model, rows of shape (n_atoms, 3), eV/angstrom.
+    :param fingerprints: of the structures (:mod:`aiida_oodal.engine.fingerprint`), shape (n_structures, 6); None in
+        latents that were made before there were any.
+    :param isolated: structures that are one atom without neighbours, shape (n_structures,); None if not known.
     """
 
     labels: tuple[str, ...]
@@ -58,17 +70,21 @@ class EnsembleLatents:
     latents: tuple[Rows, ...]
     energies: FloatArray | None = None
     forces: tuple[Rows, ...] | None = None
+    fingerprints: FloatArray | None = None
+    isolated: BoolArray | None = None
 
     def __post_init__(self) -> None:
         """Refuse what does not fit together."""
         n_models, n_atoms = len(self.labels), len(self.numbers)
-        if n_models < 2 or len(set(self.labels)) < n_models:
-            raise OodalError(f'an ensemble needs two or more models with different labels, got {list(self.labels)}')
+        if not n_models or len(set(self.labels)) < n_models:
+            raise OodalError(f'an ensemble needs one model or more, with different labels; got {list(self.labels)}')
         sizes = np.diff(self.offsets)
         if not len(self.offsets) or self.offsets[0] != 0 or self.offsets[-1] != n_atoms or np.any(sizes <= 0):
             raise OodalError(f'offsets must rise from 0 to the number of atoms ({n_atoms}): the latents are damaged')
-        if len(self.structure_index) != len(self):
-            raise OodalError(f'{len(self.structure_index)} entries in structure_index for {len(self)} structures')
+        for name in ('structure_index', 'fingerprints', 'isolated'):
+            values = getattr(self, name)
+            if values is not None and len(values) != len(self):
+                raise OodalError(f'{len(values)} entries in {name} for {len(self)} structures')
         widths = {label: tuple(rows.shape) for label, rows in zip(self.labels, self.latents, strict=True)}
         if len({shape[1:] for shape in widths.values()}) != 1 or any(len(shape) != 2 for shape in widths.values()):
             raise OodalError(
@@ -94,6 +110,8 @@ class EnsembleLatents:
         structure_index: ArrayLike | None = None,
         energies: ArrayLike | None = None,
         forces: Sequence[Rows] | None = None,
+        fingerprints: FloatArray | None = None,
+        isolated: BoolArray | None = None,
     ) -> EnsembleLatents:
         """Put arrays together; the parameters are those of the class, structures are numbered from 0 by default.
 
@@ -112,6 +130,8 @@ class EnsembleLatents:
             latents=tuple(latents),
             energies=None if energies is None else np.asarray(energies, dtype=np.float64),
             forces=None if forces is None else tuple(forces),
+            fingerprints=fingerprints,
+            isolated=isolated,
         )
 
     @classmethod
@@ -125,16 +145,19 @@ class EnsembleLatents:
         names = tuple(labels or sorted(p.stem.removeprefix(LATENTS_PREFIX) for p in folder.glob('latents_*.npy')))
         energies = [folder / f'{ENERGIES_PREFIX}{label}.npy' for label in names]
         forces = [folder / f'{FORCES_PREFIX}{label}.npy' for label in names]
-        if len(names) < 2:
-            raise OodalError(f'{folder} holds latents of the models {list(names)}: two or more are needed')
+        if not names:
+            raise OodalError(f'{folder} holds no latents')
+        fingerprints, isolated = folder / FINGERPRINTS_FILE, folder / ISOLATED_FILE
         return cls.from_arrays(
             names,
-            NpyRows(folder / 'numbers.npy').read(),
-            NpyRows(folder / 'offsets.npy').read(),
+            NpyRows(folder / NUMBERS_FILE).read(),
+            NpyRows(folder / OFFSETS_FILE).read(),
             [NpyRows(folder / f'{LATENTS_PREFIX}{label}.npy') for label in names],
-            structure_index=NpyRows(folder / 'structure_index.npy').read(),
+            structure_index=NpyRows(folder / STRUCTURE_INDEX_FILE).read(),
             energies=np.stack([NpyRows(p).read() for p in energies]) if all(p.exists() for p in energies) else None,
             forces=[NpyRows(path) for path in forces] if all(path.exists() for path in forces) else None,
+            fingerprints=NpyRows(fingerprints).read() if fingerprints.exists() else None,
+            isolated=NpyRows(isolated).read() if isolated.exists() else None,
         )
 
     @classmethod
@@ -173,6 +196,8 @@ class EnsembleLatents:
                 if first.forces is None
                 else tuple(RunRows([(s.forces[k], 0, s.n_atoms) for s in shards if s.forces]) for k in models)
             ),
+            fingerprints=_join([shard.fingerprints for shard in shards]),
+            isolated=_join([shard.isolated for shard in shards]),
         )
 
     def select(self, structures: ArrayLike) -> EnsembleLatents:
@@ -200,6 +225,36 @@ class EnsembleLatents:
             latents=tuple(take(rows) for rows in self.latents),
             energies=None if self.energies is None else self.energies[:, chosen],
             forces=None if self.forces is None else tuple(take(rows) for rows in self.forces),
+            fingerprints=None if self.fingerprints is None else self.fingerprints[chosen],
+            isolated=None if self.isolated is None else self.isolated[chosen],
+        )
+
+    def keep_atoms(self, mask: ArrayLike) -> EnsembleLatents:
+        """Take some atoms of every structure, into memory; structures that keep none are left out.
+
+        :param mask: which atoms to keep, shape (n_atoms,).
+        :raises OodalError: if it is of another number of atoms, or keeps none.
+        """
+        kept = np.asarray(mask, dtype=bool)
+        if kept.shape != (self.n_atoms,) or not kept.any():
+            raise OodalError(f'a mask of {kept.size} atoms keeps {np.count_nonzero(kept)}; the set has {self.n_atoms}')
+        sizes = np.add.reduceat(kept.astype(np.int64), self.offsets[:-1])
+        chosen = np.flatnonzero(sizes)
+
+        def take(rows: Rows) -> Rows:
+            found: FloatArray = np.asarray(rows[0 : self.n_atoms])[kept]
+            return found
+
+        return EnsembleLatents(
+            labels=self.labels,
+            numbers=self.numbers[kept],
+            offsets=np.concatenate([[0], np.cumsum(sizes[chosen])]).astype(np.int64),
+            structure_index=self.structure_index[chosen],
+            latents=tuple(take(rows) for rows in self.latents),
+            energies=None if self.energies is None else self.energies[:, chosen],
+            forces=None if self.forces is None else tuple(take(rows) for rows in self.forces),
+            fingerprints=None if self.fingerprints is None else self.fingerprints[chosen],
+            isolated=None if self.isolated is None else self.isolated[chosen],
         )
 
     @property
@@ -260,3 +315,9 @@ class EnsembleLatents:
             f'{name} of model {self.labels[model]} are not finite in structure {self.structure_index[structure]} '
             f'(its atom {atom - self.offsets[structure]}): leave that structure out'
         )
+
+
+def _join(parts: Sequence[NDArray[Any] | None]) -> NDArray[Any] | None:
+    """Join arrays of shards; None if one of them has none."""
+    there = [part for part in parts if part is not None]
+    return np.concatenate(there) if len(there) == len(parts) else None

@@ -2,44 +2,46 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from aiida_oodal.engine.arrays import read_header, take_prefix, write_header
 from aiida_oodal.engine.errors import OodalError
-from aiida_oodal.engine.ood.calibration import Thresholds
+
+from .calibration import FORMAT, Thresholds
+from .looks import EITHER, OVERALL
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 BoolArray = NDArray[np.bool_]
 
-#: Every score, and what a user should know of it.
-METRICS = {
-    'variance': (
-        'variance over models of the raw latents, mean over latents: the original definition. Known flaw: the latents '
-        'of independently trained models have unrelated bases, so it measures the norm of the latents, which is mostly '
-        'the element, and can rank sets the wrong way round; use aligned_variance'
-    ),
-    'aligned_variance': (
-        'disagreement over models of whitened and aligned latents: root of the variance, in units of the spread of the '
-        'reference set (the default)'
-    ),
-    'predicted_error': 'aligned_variance turned into a force error by labelled held-out structures, eV/angstrom',
-    'mahalanobis': 'distance from the atoms of the same element in the reference set, mean over models',
-    'gmm': 'negative log-likelihood of the aligned consensus under a Gaussian mixture of the element, per latent',
-    'knn': 'distance of the aligned consensus from the nearest reference atoms of the element',
-    'force_std': 'standard deviation over models of a force component, eV/angstrom',
-    'energy_std': (
-        'standard deviation over models of the energy per atom, eV, without what is constant for a composition; one '
-        'number for a structure'
-    ),
-}
 #: How the numbers of the atoms become one of the structure: a global shift, the worst atom, a local event.
 AGGREGATES = ('mean', 'max', 'p95')
+#: How messages call the looks that a verdict is made of.
+LOOK_NAMES = {'mean': 'by the mean over its atoms', 'max': 'by its worst atom'}
+
+
+@dataclass(frozen=True)
+class Look:
+    """One number of a structure that is above its limit.
+
+    :param metric: name of the score.
+    :param aggregate: from atoms to the structure: one of ``LOOKS``.
+    :param value: in the unit of the score.
+    :param limit: what it is above.
+    """
+
+    metric: str
+    aggregate: str
+    value: float
+    limit: float
+
+    def __str__(self) -> str:
+        return f'{self.metric} {self.value:.3g} {LOOK_NAMES[self.aggregate]} (limit {self.limit:.3g})'
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,8 +53,8 @@ class OodScores:
     :param offsets: shape (n_structures + 1,).
     :param structure_index: position of each structure in the set that was evaluated, shape (n_structures,).
     :param per_atom: for each metric but ``energy_std``, shape (n_atoms,).
-    :param per_structure: for each metric and each of :data:`AGGREGATES` (``energy_std``: ``mean`` only), shape
-        (n_structures,).
+    :param per_structure: for each metric, each of :data:`AGGREGATES` (``energy_std``: ``mean`` only) and ``either``,
+        shape (n_structures,); for ``overall``, ``either`` alone. See :class:`.Looks` for the last two.
     :param thresholds: of the reference set's held-out structures.
     """
 
@@ -88,12 +90,55 @@ class OodScores:
         result: BoolArray = self.of(metric, aggregate) > self.thresholds.structure(metric, aggregate, level)
         return result
 
-    def atom_flags(self, metric: str, level: float = 0.95) -> BoolArray:
-        """Say which atoms are above the threshold of held-out atoms of their element, shape (n_atoms,)."""
-        if metric not in self.per_atom:
-            raise OodalError(f'there is no {metric!r} per atom, only {", ".join(self.per_atom)}')
-        result: BoolArray = self.per_atom[metric] > self.thresholds.of_atoms(metric, level, self.numbers)
-        return result
+    @property
+    def verdict(self) -> tuple[str, str]:
+        """The score and the aggregate by which a structure is called out."""
+        if OVERALL in self.per_structure:
+            return OVERALL, EITHER
+        judges = [name for name, _ in self.thresholds.pairs(OVERALL) if name in self.per_structure]
+        metric = (judges or list(self.per_structure))[0]
+        return metric, EITHER if EITHER in self.per_structure[metric] else 'mean'
+
+    def looks_above(self, metric: str = OVERALL, level: float = 0.95) -> list[list[Look]]:
+        """Say for each structure which scores, by the mean or by the worst atom, are above their limits.
+
+        :param metric: a score for its own two looks, or ``overall`` for those of disagreement and distance together.
+        :return: n_structures lists, the look that is furthest above its limit first; empty for one that is not out.
+        """
+        thresholds, looks = self.thresholds, self.thresholds.looks
+        found: list[list[tuple[float, Look]]] = [[] for _ in range(len(self))]
+        for name, kind in thresholds.pairs(metric):
+            values = self.per_structure.get(name, {}).get(kind, np.empty(0))
+            limit = thresholds.limit(name, kind, level, metric)
+            excess = values if looks is None else looks.excess(name, kind, values)
+            for i in np.flatnonzero(values > limit):
+                found[i].append((float(excess[i]), Look(name, kind, float(values[i]), limit)))
+        return [[look for _, look in sorted(own, key=lambda pair: -pair[0])] for own in found]
+
+    def count_flagged(self, metrics: Sequence[str], level: float = 0.95) -> dict[str, int]:
+        """Count the structures above the threshold of each score, by either look, as far as the scores are there."""
+        there = [name for name in metrics if name in self.per_structure]
+        kinds = {name: EITHER if EITHER in self.per_structure[name] else 'mean' for name in there}
+        return {name: int(np.count_nonzero(self.flags(name, kind, level))) for name, kind in kinds.items()}
+
+    def take(self, positions: IntArray) -> OodScores:
+        """Return the scores of some structures.
+
+        :param positions: among the scored structures, in the order wanted.
+        """
+        chosen = np.asarray(positions, dtype=np.int64)
+        atoms = np.concatenate([np.zeros(0, dtype=np.int64), *(np.arange(*self.offsets[i : i + 2]) for i in chosen)])
+        return replace(
+            self,
+            numbers=self.numbers[atoms],
+            offsets=np.concatenate([[0], np.cumsum(np.diff(self.offsets)[chosen])]).astype(np.int64),
+            structure_index=self.structure_index[chosen],
+            per_atom={name: values[atoms] for name, values in self.per_atom.items()},
+            per_structure={
+                name: {kind: values[chosen] for kind, values in kinds.items()}
+                for name, kinds in self.per_structure.items()
+            },
+        )
 
     @classmethod
     def concatenate(cls, shards: Sequence[OodScores]) -> OodScores:
@@ -123,7 +168,7 @@ class OodScores:
     def to_arrays(self) -> dict[str, NDArray[Any]]:
         """Return all as plain arrays, as :meth:`from_arrays` takes them; ``header`` is JSON as bytes."""
         header = {'labels': self.labels, 'metrics': {name: list(kinds) for name, kinds in self.per_structure.items()}}
-        arrays: dict[str, NDArray[Any]] = {'header': np.frombuffer(json.dumps(header).encode(), dtype=np.uint8)}
+        arrays: dict[str, NDArray[Any]] = {'header': write_header(FORMAT, header)}
         arrays |= {name: getattr(self, name) for name in ('numbers', 'offsets', 'structure_index')}
         arrays |= {f'atoms__{name}': values for name, values in self.per_atom.items()}
         for name, kinds in self.per_structure.items():
@@ -134,10 +179,10 @@ class OodScores:
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> OodScores:
         """Build scores from what :meth:`to_arrays` gave.
 
-        :raises OodalError: if something is missing.
+        :raises OodalError: if something is missing, or a newer version wrote it.
         """
+        header = read_header(arrays, 'the set of scores', FORMAT)
         try:
-            header = json.loads(np.asarray(arrays['header']).tobytes())
             return cls(
                 labels=tuple(header['labels']),
                 numbers=arrays['numbers'],
@@ -148,9 +193,9 @@ class OodScores:
                     name: {kind: arrays[f'structures__{name}__{kind}'] for kind in kinds}
                     for name, kinds in header['metrics'].items()
                 },
-                thresholds=Thresholds.from_arrays(_strip(arrays, 'thresholds__')),
+                thresholds=Thresholds.from_arrays(take_prefix(arrays, 'thresholds__')),
             )
-        except (KeyError, ValueError) as error:
+        except (KeyError, TypeError) as error:
             raise OodalError(f'the scores are damaged or of another kind ({error!r})') from error
 
 
@@ -173,7 +218,3 @@ def aggregate(values: FloatArray, offsets: IntArray) -> dict[str, FloatArray]:
     with np.errstate(invalid='ignore'):
         p95 = np.where((share == 0.0) | (low == high), low, (1.0 - share) * low + share * high)
     return {'mean': np.add.reduceat(values, starts) / sizes, 'max': np.maximum.reduceat(values, starts), 'p95': p95}
-
-
-def _strip(arrays: Mapping[str, NDArray[Any]], prefix: str) -> dict[str, NDArray[Any]]:
-    return {name.removeprefix(prefix): values for name, values in arrays.items() if name.startswith(prefix)}

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from aiida_oodal.engine.errors import OodalError
-from aiida_oodal.engine.ood.alignment import mean_and_variance
-from aiida_oodal.engine.ood.calibration import ErrorScale
-from aiida_oodal.engine.ood.ensemble import Chunk, EnsembleLatents
-from aiida_oodal.engine.ood.fitting import Parts
-from aiida_oodal.engine.ood.scores import METRICS, aggregate
+
+from .calibration import ErrorScale
+from .ensemble import EnsembleLatents
+from .metrics import FITS, SCORES, Need, Parts, Seen
+from .scores import aggregate
 
 FloatArray = NDArray[np.float64]
+
+#: What a score may need: what to call it, and whether it is there.
+_NEEDS: dict[Need, tuple[str, Callable[[EnsembleLatents, ErrorScale | None], bool]]] = {
+    'models': ('two models or more', lambda latents, scale: latents.n_models > 1),
+    'forces': ('latents computed with forces', lambda latents, scale: latents.forces is not None),
+    'energies': ('latents computed with energies', lambda latents, scale: latents.energies is not None),
+    'labels': ('a reference fitted with reference_forces', lambda latents, scale: scale is not None),
+}
 
 
 def choose_metrics(
@@ -28,62 +36,59 @@ def choose_metrics(
 
     :param fitted: metrics that the reference was fitted for.
     :param parts: what was fitted.
-    :param scale: what turns disagreement into a force error.
+    :param scale: what turns the default score into a force error.
     :param wanted: None for all that can be computed.
     :raises OodalError: if one that was asked for cannot be computed, naming what it lacks.
     """
-    lacks = {
-        'force_std': None if latents.forces is not None else 'latents computed with forces',
-        'energy_std': None if latents.energies is not None else 'latents computed with energies',
-        'predicted_error': None if scale is not None else 'a reference fitted with reference_forces',
-    }
-    if parts.energy_offsets is None:
-        lacks['energy_std'] = 'a reference set with energies'
-    lacks |= {name: f'a reference fitted for {name!r}' for name in METRICS if name not in fitted}
+    lacks = {name: _find_lack(name, latents, fitted, parts, scale) for name in SCORES}
     if wanted is None:
-        return tuple(name for name in METRICS if lacks.get(name) is None)
+        return tuple(name for name in SCORES if lacks[name] is None)
     for name in wanted:
-        if name not in METRICS:
-            raise OodalError(f'{name!r} is not a score; there are {", ".join(METRICS)}')
-        if lacks.get(name) is not None:
+        if name not in SCORES:
+            raise OodalError(f'{name!r} is not a score; there are {", ".join(SCORES)}')
+        if lacks[name] is not None:
             raise OodalError(f'the score {name!r} needs {lacks[name]}')
-    return tuple(name for name in METRICS if name in wanted)
+    return tuple(name for name in SCORES if name in wanted)
 
 
 def score_atoms(
-    latents: EnsembleLatents, parts: Parts, scale: ErrorScale | None, metrics: Sequence[str], chunk_atoms: int
+    latents: EnsembleLatents,
+    parts: Parts,
+    scale: ErrorScale | None,
+    judge: str,
+    metrics: Sequence[str],
+    chunk_atoms: int,
 ) -> tuple[dict[str, FloatArray], dict[str, dict[str, FloatArray]]]:
     """Compute scores of atoms and of structures; the latents are read once, if any score needs them.
 
+    :param judge: the score that says whether an atom is known.
     :return: for each metric shape (n_atoms,), and for each metric and aggregate shape (n_structures,).
     """
-    per_atom = {name: np.empty(latents.n_atoms) for name in metrics if name != 'energy_std'}
+    per_atom = {name: np.empty(latents.n_atoms) for name in metrics if SCORES[name].compute is not None}
     for chunk in latents.chunks(chunk_atoms) if per_atom else ():
-        for name, values in _score_chunk(chunk, parts, scale, per_atom.keys()).items():
-            per_atom[name][chunk.atoms] = values
-    per_structure = {name: aggregate(values, latents.offsets) for name, values in per_atom.items()}
-    if 'energy_std' in metrics and latents.energies is not None and parts.energy_offsets is not None:
-        per_structure['energy_std'] = {'mean': parts.energy_offsets(latents, latents.energies)}
+        seen = Seen(chunk, parts, scale, judge)
+        for name, values in per_atom.items():
+            values[chunk.atoms] = SCORES[name].of_atoms(seen)
+    per_structure = {}
+    for name in metrics:
+        if name in per_atom:
+            per_structure[name] = aggregate(per_atom[name], latents.offsets)
+        elif (compute := SCORES[name].structures) is not None:
+            per_structure[name] = {'mean': compute(latents, parts)}
     return per_atom, per_structure
 
 
-def _score_chunk(chunk: Chunk, parts: Parts, scale: ErrorScale | None, metrics: Iterable[str]) -> dict[str, FloatArray]:
-    """Compute the scores of the atoms of one chunk."""
-    scores: dict[str, FloatArray] = {}
-    wanted = set(metrics)
-    if 'variance' in wanted:
-        scores['variance'] = mean_and_variance(chunk.latents)[1]
-    if wanted & {'aligned_variance', 'predicted_error', 'gmm', 'knn'}:
-        consensus, variance = mean_and_variance(parts.alignment.apply(chunk.latents))
-        scores['aligned_variance'] = np.sqrt(variance)
-    if 'predicted_error' in wanted and scale is not None:
-        scores['predicted_error'] = scale(chunk.numbers, scores['aligned_variance'])
-    if 'mahalanobis' in wanted and parts.mahalanobis is not None:
-        scores['mahalanobis'] = parts.mahalanobis(chunk.numbers, chunk.latents)
-    if 'gmm' in wanted and parts.subspace is not None and parts.mixture is not None:
-        scores['gmm'] = parts.mixture(parts.subspace, chunk.numbers, consensus)
-    if 'knn' in wanted and parts.subspace is not None and parts.neighbours is not None:
-        scores['knn'] = parts.neighbours(parts.subspace, chunk.numbers, consensus)
-    if 'force_std' in wanted and chunk.forces is not None:
-        scores['force_std'] = np.sqrt(chunk.forces.var(axis=0, ddof=1).mean(axis=1))
-    return {name: scores[name] for name in wanted}
+def _find_lack(
+    name: str, latents: EnsembleLatents, fitted: Sequence[str], parts: Parts, scale: ErrorScale | None
+) -> str | None:
+    """Say what a score lacks, or return None."""
+    if name not in fitted:
+        return f'a reference fitted for {name!r}'
+    score = SCORES[name]
+    for need in score.needs:
+        what, is_there = _NEEDS[need]
+        if not is_there(latents, scale):
+            return what
+    if score.fit is not None and not set(FITS[score.fit].kinds) & set(parts.fitted):
+        return 'a reference set with energies' if 'energies' in score.needs else f'a reference fitted for {name!r}'
+    return None

@@ -1,4 +1,4 @@
-"""Protocols: named sets of inputs, one YAML a WorkChain, that a user overrides field by field."""
+"""Protocols: named sets of inputs in a YAML file for each WorkChain; users can override single values."""
 
 from __future__ import annotations
 
@@ -9,23 +9,39 @@ from typing import Any
 
 import yaml
 
-from aiida_oodal.engine.errors import OodalError
+from aiida_oodal.engine.errors import OodalError, suggest
 
 
-def load_protocol(name: str, protocol: str | None = None, overrides: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def load_protocol(
+    name: str,
+    protocol: str | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    *,
+    closed: bool = False,
+) -> dict[str, Any]:
     """Return the inputs of a protocol.
 
     :param name: of the YAML file: ``campaign``.
     :param protocol: one of its protocols; its ``default_protocol`` when not given.
     :param overrides: nested values that win over those of the protocol.
-    :raises OodalError: if there is no such protocol.
+    :param closed: whether only values that the YAML file has can be overridden; else the caller has to check them.
+    :raises OodalError: if there is no such protocol, or no such value.
     """
     content = yaml.safe_load((files(__package__) / f'{name}.yaml').read_text(encoding='utf-8'))
     protocol = protocol or content['default_protocol']
     if protocol not in content['protocols']:
-        raise OodalError(f'there is no protocol {protocol!r} of {name}; there are {", ".join(content["protocols"])}')
+        raise OodalError(f'there is no protocol {protocol!r} of {name}; {suggest(protocol, content["protocols"])}')
     chosen = {key: value for key, value in content['protocols'][protocol].items() if key != 'description'}
-    return merge(merge(content['default_inputs'], chosen), overrides or {})
+    values = merge(content['default_inputs'], chosen)
+    if not isinstance(overrides or {}, Mapping):
+        raise OodalError(f'overrides of {name} = {overrides!r} must be values by name')
+    for key, value in (overrides or {}).items():
+        if isinstance(values.get(key), Mapping) and not isinstance(value, Mapping):
+            raise OodalError(f'overrides: {key} = {value!r} of {name} must be values by name')
+        if closed and key not in values:
+            hint = suggest(key, values)
+            raise OodalError(f'overrides: {key!r} is not an input of protocol {protocol!r} of {name}; {hint}')
+    return merge(values, overrides or {})
 
 
 def merge(left: Mapping[str, Any], right: Mapping[str, Any]) -> dict[str, Any]:

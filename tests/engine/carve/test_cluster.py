@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import bulk, fcc111, molecule
+from ase.constraints import FixAtoms
 
 from aiida_oodal.engine.carve.cluster import Cut, cut_each, extract_cluster, extract_clusters
 from aiida_oodal.engine.errors import OodalError
@@ -93,6 +94,18 @@ def test_everything_but_labels_is_carried_along(hot_al: Atoms) -> None:
     assert not {'REF_energy', 'energy'} & set(cluster.info)
     hot_al.arrays['gamma'][:] = -1  # the cluster does not share memory with its snapshot
     assert cluster.arrays['gamma'].min() >= 0
+
+
+def test_masses_and_held_atoms_are_carried_along(hot_al: Atoms) -> None:
+    masses = np.where(np.arange(500) % 2, 10.0, 40.0)
+    hot_al.set_masses(masses)
+    hot_al.set_constraint(FixAtoms(np.arange(0, 500, 3)))
+    cluster = extract_cluster(hot_al, 223, 4.0, 3.0, cutoff=6.0, repair='relax', bond_scale=0.75)
+    parent = cluster.arrays['parent_index']
+    np.testing.assert_array_equal(cluster.get_masses(), masses[parent])
+    np.testing.assert_array_equal(cluster.constraints[0].index, np.flatnonzero(parent % 3 == 0))
+    hot_al.set_constraint()
+    assert extract_cluster(hot_al, 223, 4.0, 3.0, cutoff=6.0, repair='drop').constraints == []
 
 
 def test_the_snapshot_is_left_alone(hot_al: Atoms) -> None:

@@ -6,7 +6,8 @@ from ase import Atoms
 from ase.build import bulk
 
 from aiida_oodal.engine.carve.cluster import extract_cluster
-from aiida_oodal.engine.carve.selection import content_key, select_by_maxvol, select_by_spread
+from aiida_oodal.engine.carve.selection import select_by_maxvol, select_by_spread
+from aiida_oodal.engine.content import content_key
 from aiida_oodal.engine.errors import OodalError
 
 INVERSE = {'Al': np.eye(3), 'Cu': np.eye(2)}
@@ -38,7 +39,7 @@ def test_a_reason_for_every_candidate() -> None:
     assert [d.gamma for d in decisions] == [6.0, 0.9, 6.01, 500.0, 7.0, 3.0, 2.5, 3.0, 4.0]
     assert {d.index: d.rank for d in decisions if d.taken} == {2: 0, 8: 1, 5: 2}
     reasons = [d.reason for d in decisions]
-    assert reasons[0].startswith('a near-duplicate of candidate 2: distance 0.0024')
+    assert reasons[0] == 'within 0.00235 of candidate 2 (tolerance 0.05)'
     assert reasons[1] == 'the grade 0.9 is not above 2'
     assert reasons[2] == 'gamma 6.01 when it entered the active set'
     assert reasons[3] == 'the grade 500 is above 100: the frame is not physical'
@@ -65,17 +66,16 @@ def test_spread_by_farthest_points_and_by_groups() -> None:
     decisions = select_by_spread(points, scores, max_select=2, known=np.array([[0.0, 0.5]]), **options)
     assert [d.index for d in decisions if d.taken] == [3, 4]
     assert [d.reason for d in decisions] == [
-        'a near-duplicate of candidate 1: distance 0.1, tolerance 0.2',
+        'within 0.1 of candidate 1 (tolerance 0.2)',
         'over the cap of 2: others are farther apart',
-        'a near-duplicate of candidate 3: distance 0.1, tolerance 0.2',
+        'within 0.1 of candidate 3 (tolerance 0.2)',
         '10 from the nearest one known or taken',
         '9.5 from the nearest one known or taken',
         'the grade 99 is above 50: the frame is not physical',
         'the grade 0.1 is not above 0.5',
     ]
     near_known = select_by_spread(points, scores, max_select=9, known=np.array([[0.0, 10.1]]), **options)
-    assert near_known[4].reason == 'a near-duplicate of structure 0 that is known: distance 0.1, tolerance 0.2'
-    pytest.importorskip('sklearn', reason='needs scikit-learn')
+    assert near_known[4].reason == 'within 0.1 of known structure 0 (tolerance 0.2)'
     decisions = select_by_spread(points, scores, max_select=3, method='kmeans', seed=1, **options)
     assert {d.index: d.rank for d in decisions if d.taken} == {3: 0, 1: 1, 4: 2}
     assert decisions[3].reason == 'stands for its group; score 3'

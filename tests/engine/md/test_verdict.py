@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 
 from aiida_oodal.engine.errors import OodalError
 from aiida_oodal.engine.md.dump import iterate_frames
-from aiida_oodal.engine.md.verdict import Outcome, Verdict, judge
+from aiida_oodal.engine.md.run import read_run
+from aiida_oodal.engine.md.verdict import Outcome, Verdict
+from aiida_oodal.engine.thresholds import Thresholds
 
 DATA = Path(__file__).parents[2] / 'data' / 'lammps'
 WHEEL = DATA / 'wheel'
@@ -23,8 +25,10 @@ TARGET = 4200
 
 
 def judge_folder(folder: Path, target_step: int = TARGET, **changes: Any) -> Verdict:
-    thresholds = {'gamma_select': 2.0, 'gamma_break': 5.0, 'gamma_ceiling': 1000.0}
-    return judge(folder, target_step=target_step, **(thresholds | changes))
+    names = ('gamma_select', 'gamma_break', 'gamma_ceiling')
+    given = {name: changes.pop(name) for name in names if name in changes}
+    thresholds = Thresholds(**({'gamma_select': 2.0, 'gamma_break': 5.0, 'gamma_ceiling': 1000.0} | given))
+    return read_run(folder, target_step=target_step, thresholds=thresholds, **changes).verdict
 
 
 def fill(folder: Path, log: Path | str, snapshots: Path | str | None = None, final: Path | str | None = None) -> Path:
@@ -72,7 +76,7 @@ def halt(name: str, folder: Path) -> Path:
 
 @pytest.mark.parametrize(('name', 'last_step'), [('halt_soft', 2860), ('halt_continue', 2880)])
 def test_halt(tmp_path: Path, name: str, last_step: int) -> None:
-    verdict = judge_folder(halt(name, tmp_path), exit_status=0)
+    verdict = judge_folder(halt(name, tmp_path))
     assert verdict.outcome is Outcome.UNCERTAIN
     assert verdict.last_step == last_step
     assert verdict.trigger_step == 2860
@@ -92,7 +96,7 @@ def test_halt(tmp_path: Path, name: str, last_step: int) -> None:
 
 
 def test_hard_halt_leaves_no_frame_of_the_halt(tmp_path: Path) -> None:
-    verdict = judge_folder(halt('halt_hard', tmp_path), exit_status=1)
+    verdict = judge_folder(halt('halt_hard', tmp_path))
     assert verdict.outcome is Outcome.UNCERTAIN
     assert (verdict.trigger_step, verdict.last_step, verdict.candidate_step) == (2860, 2860, None)
     assert verdict.max_gamma == pytest.approx(5.367534586)
@@ -100,7 +104,7 @@ def test_hard_halt_leaves_no_frame_of_the_halt(tmp_path: Path) -> None:
 
 
 def test_lost_atoms(tmp_path: Path) -> None:
-    verdict = judge_folder(fill(tmp_path, DATA / 'lost_error/log.lammps', DATA / 'lost_error/lost.dump'), exit_status=1)
+    verdict = judge_folder(fill(tmp_path, DATA / 'lost_error/log.lammps', DATA / 'lost_error/lost.dump'))
     assert verdict.outcome is Outcome.LOST_ATOMS
     assert (verdict.candidate_step, verdict.candidate_file, verdict.last_valid_step) == (0, 'snapshots.dump', 0)
     assert verdict.worst_atoms[0] == (0, 14.208)
@@ -124,13 +128,13 @@ def test_lost_atoms_learn_from_the_first_frame_over_select(tmp_path: Path) -> No
 
 @pytest.mark.parametrize('name', ['lost_warn', 'lost_ignore'])
 def test_lost_atoms_that_lammps_does_not_mind(tmp_path: Path, name: str) -> None:
-    verdict = judge_folder(fill(tmp_path, WHEEL / f'{name}.log'), target_step=50, exit_status=0)
+    verdict = judge_folder(fill(tmp_path, WHEEL / f'{name}.log'), target_step=50)
     assert verdict.outcome is Outcome.LOST_ATOMS
     assert 'Atoms were lost: 40 became' in verdict.message
 
 
 def test_explosion_in_a_real_run(tmp_path: Path) -> None:
-    verdict = judge_folder(fill(tmp_path, WHEEL / 'nan.log', WHEEL / 'nan.dump'), target_step=3, exit_status=0)
+    verdict = judge_folder(fill(tmp_path, WHEEL / 'nan.log', WHEEL / 'nan.dump'), target_step=3)
     assert verdict.outcome is Outcome.EXPLODED
     assert 'Temp is not a finite number at step 1' in verdict.message
     assert (verdict.last_valid_step, verdict.candidate_step) == (0, None)
@@ -172,8 +176,41 @@ def test_explosion(tmp_path: Path, log: str, snapshots: str, what: str) -> None:
     assert re.search(what, verdict.message)
 
 
+def test_a_start_that_is_not_physical_is_no_reason_to_go_back(tmp_path: Path) -> None:
+    log = log_text('0 300 -1 2413', end=loop(0) + 'Total wall time: 0:00:01\n')
+    verdict = judge_folder(fill(tmp_path, log, frame_text(0, [3, 2413]), frame_text(0, [3, 2413])))
+    assert verdict.outcome is Outcome.EXPLODED
+    assert (verdict.last_valid_step, verdict.candidate_step) == (None, None)
+    assert 'gamma passed gamma_ceiling (1000) at step 0' in verdict.message
+    assert 'the structure that the run began with, so there is nothing to go on from' in verdict.message
+    assert 'restart file' not in verdict.message
+    assert 'Learn from' not in verdict.message
+
+
+def test_what_came_from_an_unphysical_frame_is_not_recommended(tmp_path: Path) -> None:
+    # gamma falls again, but these atoms have been where nothing is known
+    frames = [frame_text(*frame) for frame in ((0, [0.5, 1]), (10, [0.5, 2.2]), (20, [1200, 3]), (30, [4, 3]))]
+    log = log_text('0 300 -1 0.5', '20 300 -1 1200', '30 300 -1 4', end=loop(30))
+    verdict = judge_folder(fill(tmp_path, log, ''.join(frames), frame_text(30, [4, 3])))
+    assert verdict.outcome is Outcome.EXPLODED
+    assert (verdict.last_valid_step, verdict.last_valid_file, verdict.candidate_step) == (10, 'snapshots.dump', 10)
+    assert 'step 30' not in verdict.message.replace('of step 30 in', '')
+    # the same where only the thermo output saw it
+    verdict = judge_folder(fill(tmp_path, log, frames[1] + frames[3], frame_text(30, [4, 3])))
+    assert (verdict.last_valid_step, verdict.candidate_step) == (10, 10)
+
+
+def test_of_a_run_without_valid_frames_only_a_restart_file_from_before_is_recommended(tmp_path: Path) -> None:
+    rows = [f'{step} 300 -1 {1 if step < 250 else 1500}' for step in range(0, 351, 50)]
+    fill(tmp_path, log_text(*rows), frame_text(300, [3, 1500]))
+    verdict = judge_folder(tmp_path, restart_every=100)
+    assert 'No valid frame is on disk: begin again, with restart files more often' in verdict.message
+    verdict = judge_folder(tmp_path, restart_every=200)
+    assert 'No valid frame is on disk: go back to periodic.restart.1 (step 200)' in verdict.message
+
+
 def test_wall_time(tmp_path: Path) -> None:
-    verdict = judge_folder(fill(tmp_path, WHEEL / 'timeout.log'), target_step=10**8, exit_status=0)
+    verdict = judge_folder(fill(tmp_path, WHEEL / 'timeout.log'), target_step=10**8)
     assert verdict.outcome is Outcome.WALLTIME
     assert f'at step {verdict.last_step} of 100000000.' in verdict.message
     assert (verdict.restart_file, verdict.restart_step) == ('final.restart', verdict.last_step)
@@ -198,28 +235,25 @@ def test_halt_on_elapsed_time_is_a_wall_time(tmp_path: Path) -> None:
     ],
 )
 def test_failures(tmp_path: Path, name: str, message: str) -> None:
-    verdict = judge_folder(fill(tmp_path, WHEEL / f'{name}.log'), target_step=100, exit_status=0)
+    verdict = judge_folder(fill(tmp_path, WHEEL / f'{name}.log'), target_step=100)
     assert verdict.outcome is Outcome.FAILED
     assert verdict.message.startswith(message)
 
 
-@pytest.mark.parametrize(
-    ('exit_status', 'name'), [(137, ' (SIGKILL)'), (-9, ' (SIGKILL)'), (143, ' (SIGTERM)'), (0, ''), (None, '')]
-)
-def test_killed(tmp_path: Path, exit_status: int | None, name: str) -> None:
+def test_killed(tmp_path: Path) -> None:
     folder = fill(tmp_path, DATA / 'sigkill/log.no', DATA / 'sigkill/truncated.dump')
-    verdict = judge_folder(folder, target_step=5000, exit_status=exit_status)
+    verdict = judge_folder(folder, target_step=5000)
     assert verdict.outcome is Outcome.KILLED
     # the log was not flushed as far as the dump
     assert (verdict.last_step, verdict.last_valid_step, verdict.last_valid_file) == (386, 386, 'snapshots.dump')
     assert verdict.message.startswith(
-        f'The run stopped at step 386 of 5000 (the log is cut in line 385) without an error: it was killed{name}, by a'
+        'The run stopped at step 386 of 5000 (the log is cut in line 385) without an error: it was killed, by a'
     )
 
 
 def test_gamma_over_the_threshold_outlives_a_kill(tmp_path: Path) -> None:
     log = log_text('0 300 -1 0.5', '10 300 -1 5.5', '20 300 -1 0.5')
-    verdict = judge_folder(fill(tmp_path, log, frame_text(10, [1, 5.5])), exit_status=137)
+    verdict = judge_folder(fill(tmp_path, log, frame_text(10, [1, 5.5])))
     assert verdict.outcome is Outcome.UNCERTAIN
     assert (verdict.trigger_step, verdict.candidate_step, verdict.worst_atoms) == (10, 10, ((1, 5.5),))
     assert 'without a halt line' in verdict.message
@@ -237,7 +271,7 @@ def test_threshold_passed_where_no_fix_watched(tmp_path: Path) -> None:
 def test_completed(tmp_path: Path) -> None:
     log = log_text('0 300 -1 0.5', '100 300 -1 2.5', end=loop(100))
     folder = fill(tmp_path, log + 'Total wall time: 0:00:01\n', frame_text(90, [1, 3]), frame_text(100, [1, 2.5]))
-    verdict = judge_folder(folder, target_step=100, exit_status=0)
+    verdict = judge_folder(folder, target_step=100)
     assert verdict.outcome is Outcome.COMPLETED
     assert (verdict.last_step, verdict.max_gamma, verdict.select_step, verdict.trigger_step) == (100, 3, 90, None)
     assert (verdict.candidate_step, verdict.worst_atoms) == (None, ())
@@ -280,20 +314,13 @@ def test_gamma_that_is_always_zero_is_refused(tmp_path: Path) -> None:
 def test_error_of_the_embedded_driver(tmp_path: Path) -> None:
     folder = fill(tmp_path, log_text('0 300 -1 0.5'))
     (folder / 'error.json').write_text(json.dumps({'message': 'active_set.asi: no such element: Ni'}))
-    verdict = judge_folder(folder, exit_status=1)
+    verdict = judge_folder(folder)
     assert verdict.outcome is Outcome.FAILED
     assert 'active_set.asi: no such element: Ni' in verdict.message
     (folder / 'error.json').write_text('{"mess')
-    assert judge_folder(folder, exit_status=1).outcome is Outcome.FAILED
+    assert judge_folder(folder).outcome is Outcome.FAILED
     (folder / 'error.json').unlink()
-    assert 'exit status 1; look at the standard error' in judge_folder(folder, exit_status=1).message
-
-
-def test_no_log(tmp_path: Path) -> None:
-    verdict = judge_folder(tmp_path, exit_status=127)
-    assert verdict.outcome is Outcome.FAILED
-    assert 'There is no log.lammps, so LAMMPS did not start: exit status 127.' in verdict.message
-    assert judge_folder(tmp_path, exit_status=137).outcome is Outcome.KILLED
+    assert judge_folder(folder).outcome is Outcome.KILLED
 
 
 def test_damaged_dump_is_part_of_the_message(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from aiida_oodal.engine.errors import OodalError
-from aiida_oodal.engine.ood.alignment import Alignment, Moments, disagreement
+from aiida_oodal.engine.ood.parts.alignment import Alignment, Moments, disagreement
 
 
 def fit(latents: np.ndarray, epsilon: float = 1e-2) -> Alignment:

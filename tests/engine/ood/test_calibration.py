@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from aiida_oodal.engine.errors import OodalError
-from aiida_oodal.engine.ood.calibration import LEVELS, ErrorScale, Thresholds, quantiles
+from aiida_oodal.engine.ood.calibration import LEVELS, ErrorScale, Thresholds
+from aiida_oodal.engine.ood.looks import LOOKS, Looks, quantiles
 
 
 @pytest.mark.parametrize('n', [30, 99, 500])
@@ -47,11 +48,14 @@ def test_thresholds_of_structures_and_elements() -> None:
     assert not found.resolves(0.99)
     again = Thresholds.from_arrays(found.to_arrays())
     assert np.array_equal(again.of_structures, found.of_structures, equal_nan=True)
-    assert again.metrics == found.metrics
+    assert again.metrics == found.metrics == ('knn', 'energy_std', 'overall')
+    assert again.aggregates == ('mean', 'max', 'either')
+    assert found.structure('knn', 'either', 0.95) == pytest.approx(1.0)
+    assert np.array_equal(again.looks.units, found.looks.units)
     assert again.n_structures == 50
     with pytest.raises(OodalError, match=r'level 0\.5 has no threshold; there are 0\.9, 0\.95, 0\.99'):
         found.structure('knn', 'mean', 0.5)
-    with pytest.raises(OodalError, match="score 'gmm' has no threshold; there are knn, energy_std"):
+    with pytest.raises(OodalError, match="score 'gmm' has no threshold; there are knn, energy_std, overall"):
         found.structure('gmm')
 
 
@@ -72,3 +76,43 @@ def test_disagreement_becomes_an_error_in_the_right_units() -> None:
     assert predicted[2] == np.inf
     with pytest.raises(OodalError, match='no held-out atom has both'):
         ErrorScale.fit(numbers, disagreement, np.full(10000, np.nan), np.array([1, 8]), 0.9)
+
+
+@pytest.mark.parametrize('n', [30, 200])
+def test_several_looks_flag_no_more_than_one(n: int) -> None:
+    """Whatever the distributions are, and whether the looks go together or not."""
+    rng = np.random.default_rng(n)
+    for shared in (0.0, 0.7, 1.0):
+        above = []
+        for _ in range(300):
+            common = rng.normal(size=(1, n + 200))
+            own = shared * common + (1.0 - shared) * rng.normal(size=(4, n + 200))
+            values = np.stack([np.exp(own[0]), 3.0 + own[1], np.exp(0.2 * own[2]), own[3] - 5.0])
+            kinds = [dict(zip(LOOKS, values[2 * m : 2 * m + 2], strict=True)) for m in range(2)]
+            per_structure = dict(zip(('aligned_variance', 'mahalanobis'), kinds, strict=True))
+
+            def part(which: slice, scores: dict = per_structure) -> dict:
+                return {m: {k: v[which] for k, v in own.items()} for m, own in scores.items()}
+
+            looks = Looks.fit(part(slice(n)))
+            new = looks.combine(part(slice(n, None)))['overall']['either']
+            above.append(np.mean(new > 1.0))
+        assert 0.03 < np.mean(above) < (0.09 if n == 30 else 0.065), shared
+
+
+def test_the_combined_number_of_one_look_is_the_score_over_its_threshold() -> None:
+    values = np.random.default_rng(0).lognormal(size=100)
+    looks = Looks.fit({'energy_std': {'mean': values}})
+    new = np.array([0.0, 1.0, 7.0])
+    found = looks.combine({'energy_std': {'mean': new}})
+    limit = quantiles(values, (0.95,))[0]
+    assert found['energy_std']['either'] == pytest.approx(new / limit)
+    assert found['overall']['either'] == pytest.approx(new / limit)
+    assert looks.limit('energy_std', 'mean', 1.0, 'overall') == pytest.approx(limit)
+    assert looks.judges == ('energy_std',)
+
+
+def test_held_out_structures_without_spread_make_everything_else_far() -> None:
+    looks = Looks.fit({'knn': {'mean': np.zeros(20), 'max': np.full(20, 2.0)}})
+    found = looks.combine({'knn': {'mean': np.array([0.0, 0.1]), 'max': np.array([2.0, 2.0])}})
+    assert found['knn']['either'][0] <= 1.0 < 50.0 < found['knn']['either'][1]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from aiida_oodal.engine.errors import OodalError
-from aiida_oodal.engine.ood.candidates import select_candidates
+from aiida_oodal.engine.ood.candidates import CandidateOptions, choose_candidates, select_candidates, summarise
 
 SCORES = np.array([0.1, 0.9, 0.5, 0.8, 0.2, 0.7])
 
@@ -39,8 +39,6 @@ def test_limits_come_first() -> None:
 
 @pytest.mark.parametrize('method', ['kmeans', 'farthest'])
 def test_diverse_ones_cover_groups_that_are_eligible(method: str) -> None:
-    if method == 'kmeans':
-        pytest.importorskip('sklearn', reason='needs scikit-learn')
     rng = np.random.default_rng(0)
     groups = np.array([[0, 0], [10, 0], [0, 10], [50, 50.0]])
     points = np.concatenate([g + rng.normal(0, 0.3, (20, 2)) for g in groups])
@@ -78,6 +76,49 @@ def test_contradictions_are_refused() -> None:
             select_candidates(SCORES, **choice)
     with pytest.raises(OodalError, match='are not numbers'):
         select_candidates(np.array([1.0, np.nan]), n=1)
+
+
+def test_structures_that_are_known_are_no_candidates() -> None:
+    found = select_candidates(SCORES, n=2, threshold=0.5, excluded={1: 'it is in the reference set'})
+    assert taken(found) == [3, 5]
+    assert found[1].reason == 'it is in the reference set'
+    assert found[1].rank == 1
+
+
+@pytest.mark.parametrize(
+    ('values', 'message'),
+    [
+        ({}, 'candidate settings: say which structures to take'),
+        ({'level': 0.5}, 'level = 0.5: there are thresholds for 0.9, 0.95, 0.99'),
+        ({'level': 0.95, 'threshold': 2.0}, 'give one of them'),
+        ({'level': 0.95, 'method': 'kmeans'}, "method = 'kmeans' needs n"),
+        ({'n': 0}, 'n = 0'),
+        ({'n': 2, 'metric': 'entropy'}, "metric = 'entropy' is no score; there are overall, variance"),
+        ({'n': 2, 'aggregate': 'max'}, "aggregate = 'max': 'overall' has 'either' only"),
+    ],
+)
+def test_wrong_options_are_refused_at_submission(values: dict, message: str) -> None:
+    assert message in CandidateOptions.check(values)
+
+
+def test_by_default_either_look_at_either_score_makes_a_candidate(reference, real_set, real_scores) -> None:
+    scores = real_scores('test600')
+    found = choose_candidates(scores, CandidateOptions.load({'level': 0.95}))
+    assert [each.taken for each in found] == scores.flags('overall', 'either').tolist()
+    best = max(found, key=lambda each: each.score)
+    spoken = scores.looks_above()[best.index][0]
+    assert best.reason == f'{spoken}; number 1 by score'
+    assert 'atom' in best.reason
+    assert '(limit ' in best.reason
+    summary = summarise(scores, found, CandidateOptions.load({'level': 0.95}))
+    n = sum(each.taken for each in found)
+    assert summary['summary'] == f'{n} of 14 structures are candidates by overall (either)'
+    assert summary['taken'][0]['structure'] == scores.structure_index[best.index]
+    assert sum(summary['left_out'].values()) == 14 - n
+    by_max = choose_candidates(scores, CandidateOptions.load({'level': 0.9, 'metric': 'knn', 'aggregate': 'max'}))
+    assert [each.taken for each in by_max] == scores.flags('knn', 'max', 0.9).tolist()
+    energy = choose_candidates(scores, CandidateOptions.load({'n': 3, 'metric': 'energy_std'}))
+    assert taken(energy) == np.argsort(-scores.of('energy_std'))[:3].tolist()
 
 
 def test_real_candidates_are_the_hot_ones(reference, real_scores, real_set) -> None:

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy.stats import multivariate_normal
 
-from aiida_oodal.engine.ood.alignment import Moments
-from aiida_oodal.engine.ood.density import Mixture, Neighbours, Subspace
+from aiida_oodal.engine.ood.parts.alignment import Moments
+from aiida_oodal.engine.ood.parts.density import Mixture, Neighbours, Subspace
 
 NUMBERS = np.repeat([6, 8], [300, 200])
 
@@ -45,7 +45,6 @@ def test_subspace_holds_the_leading_variance(subspace: Subspace, consensus: np.n
 
 def test_one_gaussian_is_the_density_of_a_gaussian(subspace: Subspace, consensus: np.ndarray) -> None:
     """With one component the mixture is the whole covariance, but for the ridge and the round part outside."""
-    pytest.importorskip('sklearn', reason='needs scikit-learn')
     scaled = [s / spread for s, spread in zip(samples(subspace, consensus), subspace.spreads, strict=True)]
     found = Mixture.fit(scaled, 1, seed=0)(subspace, NUMBERS, consensus)
     for i, z in enumerate((6, 8)):
@@ -58,7 +57,6 @@ def test_one_gaussian_is_the_density_of_a_gaussian(subspace: Subspace, consensus
 
 
 def test_a_mixture_sees_groups(subspace: Subspace, consensus: np.ndarray) -> None:
-    pytest.importorskip('sklearn', reason='needs scikit-learn')
     rng = np.random.default_rng(1)
     groups = [np.concatenate([rng.normal(size=(200, 3)) * 0.1 - 1, rng.normal(size=(200, 3)) * 0.1 + 1])] * 2
     fitted = Mixture.fit(groups, 8, seed=0)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from aiida_oodal.engine.ood.energies import EnergyOffsets, composition
+from aiida_oodal.engine.ood.parts.energies import EnergyOffsets, composition
 
 
 def test_constants_of_elements_are_no_disagreement(made_up) -> None:

@@ -1,5 +1,7 @@
 """Latents of an ensemble: opened, joined, selected, read in chunks, refused."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -35,8 +37,10 @@ def test_a_job_folder_is_read_as_it_was_written(made_up, tmp_path) -> None:
     assert np.array_equal(two.energies, latents.energies[[2, 0]])
     save_job(latents, tmp_path / 'plain', forces=False)
     assert EnsembleLatents.open(tmp_path / 'plain').forces is None
-    with pytest.raises(OodalError, match=r"models \['w1'\]: two or more are needed"):
-        EnsembleLatents.open(tmp_path / 'job', ['w1'])
+    assert EnsembleLatents.open(tmp_path / 'job', ['w1']).n_models == 1
+    (tmp_path / 'empty').mkdir()
+    with pytest.raises(OodalError, match='empty holds no latents'):
+        EnsembleLatents.open(tmp_path / 'empty')
     with pytest.raises(OodalError, match=r'latents_w9\.npy cannot be read'):
         EnsembleLatents.open(tmp_path / 'job', ['w1', 'w9'])
 
@@ -59,7 +63,7 @@ def test_chunks_are_whole_structures_and_cover_the_set(made_up, n_atoms: int) ->
 
 
 def test_selected_and_joined_again(made_up) -> None:
-    latents = made_up(9)
+    latents = replace(made_up(9), fingerprints=np.arange(54.0).reshape(9, 6), isolated=np.arange(9) == 4)
     odd, even = latents.select([1, 3, 4, 5]), latents.select([0, 2, 6, 7, 8])
     assert odd.structure_index.tolist() == [1, 3, 4, 5]
     again = EnsembleLatents.concatenate([odd, even])
@@ -72,6 +76,10 @@ def test_selected_and_joined_again(made_up) -> None:
             assert np.array_equal(again.latents[k][own], latents.latents[k][old])
             assert np.array_equal(again.forces[k][own], latents.forces[k][old])
         assert np.array_equal(again.energies[:, place], latents.energies[:, index])
+        assert np.array_equal(again.fingerprints[place], latents.fingerprints[index])
+        assert again.isolated[place] == (index == 4)
+    # Latents that were made before there were fingerprints have none, and so has what they are joined with.
+    assert EnsembleLatents.concatenate([odd, replace(even, fingerprints=None)]).fingerprints is None
     for wrong in ([], [3, 1], [0, 9]):
         with pytest.raises(OodalError, match='ascending positions in a set of 9'):
             latents.select(wrong)
@@ -86,9 +94,8 @@ def test_what_does_not_fit_together_is_refused(made_up) -> None:
         return EnsembleLatents.from_arrays(labels, numbers, offsets, latents, **more)
 
     assert len(make()) == 2
-    with pytest.raises(OodalError, match=r"two or more models with different labels, got \['w1'\]"):
-        make(['w1'], latents=rows[:1])
-    with pytest.raises(OodalError, match='different labels'):
+    assert make(['w1'], latents=rows[:1]).n_models == 1
+    with pytest.raises(OodalError, match=r"one model or more, with different labels; got \['w1', 'w1'\]"):
         make(['w1', 'w1'])
     with pytest.raises(OodalError, match=r'2 labels .* for 1 models'):
         make(latents=rows[:1])
@@ -105,6 +112,8 @@ def test_what_does_not_fit_together_is_refused(made_up) -> None:
         make(forces=[np.zeros((6, 3)), np.zeros((6, 4))])
     with pytest.raises(OodalError, match='3 entries in structure_index for 2 structures'):
         make(structure_index=[0, 1, 2])
+    with pytest.raises(OodalError, match='1 entries in isolated for 2 structures'):
+        make(isolated=np.array([True]))
     with pytest.raises(OodalError, match='differ in their energies'):
         EnsembleLatents.concatenate([make(), make(energies=np.zeros((2, 2)))])
     with pytest.raises(OodalError, match='differ in their models'):

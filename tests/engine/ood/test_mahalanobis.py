@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
+from sklearn.covariance import LedoitWolf
 
-from aiida_oodal.engine.ood.alignment import Moments
-from aiida_oodal.engine.ood.mahalanobis import Mahalanobis, ledoit_wolf
+from aiida_oodal.engine.ood.parts.alignment import Moments
+from aiida_oodal.engine.ood.parts.mahalanobis import Mahalanobis, ledoit_wolf
 
 
 def moments_of(rows: np.ndarray) -> tuple[Moments, float]:
@@ -15,11 +16,10 @@ def moments_of(rows: np.ndarray) -> tuple[Moments, float]:
 
 @pytest.mark.parametrize('n', [8, 40, 1000])
 def test_shrinkage_is_that_of_sklearn(n: int) -> None:
-    covariance = pytest.importorskip('sklearn.covariance', reason='needs scikit-learn')
     rows = np.random.default_rng(n).normal(size=(n, 6)) @ np.diag([3, 1, 1, 0.5, 0.1, 0.1]) + 5.0
     moments, fourth = moments_of(rows)
     ours = ledoit_wolf(moments.covariance, fourth, n)
-    theirs = covariance.LedoitWolf().fit(rows)
+    theirs = LedoitWolf().fit(rows)
     assert np.allclose(ours, theirs.covariance_, rtol=1e-10, atol=1e-12)
 
 

@@ -1,16 +1,19 @@
 """A reference set, fitted to real latents: what it finds, what it must not depend on, what it refuses."""
 
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
+from aiida_oodal.engine.analysis.statistics import auroc
 from aiida_oodal.engine.errors import OodalError
 from aiida_oodal.engine.ood.ensemble import EnsembleLatents
+from aiida_oodal.engine.ood.identity import ModelIdentity
 from aiida_oodal.engine.ood.reference import OodReference
-from aiida_oodal.engine.ood.scores import AGGREGATES
-from aiida_oodal.engine.ood.statistics import auroc
+from aiida_oodal.engine.ood.scores import AGGREGATES, OodScores
 
 TESTS = ('test300', 'test600', 'test1200')
 
@@ -99,7 +102,9 @@ def test_flag_rate_in_distribution(made_up) -> None:
         for kind in new.per_structure[metric]:
             assert 0.02 < new.flags(metric, kind, 0.95).mean() < 0.09, (metric, kind)
         if metric in new.per_atom:
-            assert 0.03 < new.atom_flags(metric).mean() < 0.07
+            limits = new.thresholds.of_atoms(metric, 0.95, new.numbers)
+            assert 0.03 < np.mean(new.per_atom[metric] > limits) < 0.07
+    assert 0.02 < new.flags('overall', 'either', 0.95).mean() < 0.09
     moved = fitted.score(made_up(50, 3, shift=2.0))
     for metric in ('mahalanobis', 'gmm', 'knn'):
         assert moved.flags(metric).mean() > 0.9
@@ -155,6 +160,146 @@ def test_notes_say_what_thresholds_are_worth(made_up) -> None:
     assert any('no held-out structure contains O' in note for note in fitted.notes)
 
 
+def test_local_events_and_global_shifts_are_both_found_at_one_false_rate(made_up) -> None:
+    """One atom of a structure is displaced far, or all are displaced a little: neither look alone finds both."""
+    fitted = OodReference.fit(made_up(200, 0), made_up(200, 1), settings={'metrics': ['mahalanobis']})
+    assert 0.02 < fitted.score(made_up(1000, 2)).flags('mahalanobis', 'either').mean() < 0.09
+    local, broad = made_up(200, 3), made_up(200, 4, shift=0.3)
+    for rows in local.latents:
+        np.asarray(rows)[local.offsets[:-1]] *= 1.5
+    events, shifts = fitted.score(local), fitted.score(broad)
+    assert events.flags('mahalanobis', 'max').mean() > events.flags('mahalanobis', 'mean').mean() + 0.1
+    assert shifts.flags('mahalanobis', 'mean').mean() > shifts.flags('mahalanobis', 'max').mean() + 0.1
+    for scores, look in ((events, 'max'), (shifts, 'mean')):
+        best = scores.flags('mahalanobis', look).mean()
+        assert scores.flags('mahalanobis', 'either').mean() > best - 0.07
+        spoken = [looks[0].aggregate for looks in scores.looks_above('mahalanobis') if looks]
+        assert spoken.count(look) > 0.6 * len(spoken)
+
+
+def with_identity(latents: EnsembleLatents, seed: int, isolated: list[int] = ()) -> EnsembleLatents:
+    """Give structures fingerprints of their own."""
+    rng = np.random.default_rng(seed)
+    alone = np.isin(np.arange(len(latents)), isolated)
+    return replace(latents, fingerprints=rng.normal(size=(len(latents), 6)), isolated=alone)
+
+
+def one_atom_first(latents: EnsembleLatents, seed: int) -> EnsembleLatents:
+    """Put an isolated carbon atom before a set; its latents are far from all others."""
+    rows = [np.concatenate([np.full((1, 12), 9.0), np.asarray(rows)]) for rows in latents.latents]
+    whole = EnsembleLatents.from_arrays(latents.labels, [6, *latents.numbers], [0, *(latents.offsets + 1)], rows)
+    return with_identity(whole, seed, [0])
+
+
+def test_isolated_atoms_are_not_fitted_to_and_are_known(made_up) -> None:
+    bare = [replace(made_up(n, seed), energies=None, forces=None) for n, seed in ((60, 0), (40, 1), (20, 2))]
+    plain = OodReference.fit(bare[0], bare[1])
+    fitted = OodReference.fit(one_atom_first(bare[0], 10), one_atom_first(bare[1], 11))
+    assert '1 isolated atoms of the reference set (C) are left out of the fit' in fitted.notes[0]
+    assert_same(fitted.score(bare[2]), plain.score(bare[2]), 1e-300)
+    scores = fitted.score(one_atom_first(bare[2], 12))
+    assert scores.structure_index.tolist() == list(range(1, 21))
+    again = OodReference.from_arrays(fitted.to_arrays())
+    assert len(again.score(one_atom_first(bare[2], 12))) == 20
+    # The reference set of the other one has no isolated atom: there it is far.
+    assert plain.score(one_atom_first(bare[2], 12)).of('mahalanobis').argmax() == 0
+    with pytest.raises(OodalError, match='every structure is an isolated atom of the reference set'):
+        fitted.score(one_atom_first(bare[2], 12).select([0]))
+
+
+def test_held_out_structures_of_the_reference_set_do_not_count(made_up) -> None:
+    reference, other = with_identity(made_up(60), 1), with_identity(made_up(30, 1), 2)
+    mixed = EnsembleLatents.concatenate([other, reference.select(np.arange(10))])
+    fitted = OodReference.fit(reference, mixed)
+    assert fitted.thresholds.n_structures == 30
+    (note,) = fitted.notes
+    assert note == '10 of 40 held-out structures are in the reference set too: they do not count for the thresholds'
+    alone = OodReference.fit(reference, other)
+    assert fitted.thresholds.structure('mahalanobis') == alone.thresholds.structure('mahalanobis')
+    same = OodReference.fit(reference, reference)
+    assert same.notes[0].startswith('every held-out structure is in the reference set too')
+    found = fitted.known.find(mixed)
+    assert found[0] == ('held-out', 0)
+    assert found[31] == ('reference', 1)
+    assert fitted.known.find(with_identity(made_up(5, 3), 4)) == {}
+
+
+def test_one_model_is_judged_by_its_distance(real_set, real_arrays, real_atoms) -> None:
+    def one(name: str) -> EnsembleLatents:
+        latents = real_set(name)
+        forces = latents.forces[:1]
+        return EnsembleLatents.from_arrays(
+            latents.labels[:1],
+            latents.numbers,
+            latents.offsets,
+            latents.latents[:1],
+            energies=latents.energies[:1],
+            forces=forces,
+        )
+
+    labels = real_arrays['ref_forces'][real_atoms('valid')]
+    fitted = OodReference.fit(one('train'), one('valid'), reference_forces=labels)
+    assert fitted.judge == 'mahalanobis'
+    assert 'there is one model' in fitted.notes[0]
+    scores = {name: fitted.score(one(name)) for name in TESTS}
+    assert scores['test300'].metrics == ('predicted_error', 'mahalanobis', 'gmm', 'knn', 'overall')
+    for metric in ('mahalanobis', 'knn', 'gmm', 'predicted_error'):
+        assert auroc(scores['test300'].of(metric), scores['test600'].of(metric)) > 0.9
+        assert auroc(scores['test300'].of(metric), scores['test1200'].of(metric)) > 0.97
+    assert scores['test1200'].flags('overall', 'either').all()
+    rows = [real_arrays['latents'][0, real_atoms('test300')]]
+    numbers = real_arrays['numbers'][real_atoms('test300')]
+    edge = fitted.thresholds.of_atoms('mahalanobis', 0.99, numbers)
+    assert np.allclose(fitted.gamma(numbers, rows), scores['test300'].per_atom['mahalanobis'] / edge, rtol=1e-9)
+    assert np.isinf(fitted.gamma([14], [rows[0][:1]])).all()
+    again = OodReference.from_arrays(fitted.to_arrays())
+    assert_same(again.score(one('test600')), scores['test600'], 1e-300)
+
+
+def test_a_reference_remembers_its_models(made_up) -> None:
+    models = {f'w{k}': ModelIdentity(sha256=f'{k}' * 64, cutoff=4.5, layers='all') for k in range(1, 5)}
+    fitted = OodReference.fit(made_up(40), made_up(20, 1), models=models)
+    assert OodReference.from_arrays(fitted.to_arrays()).models == models
+    assert models['w1'].differs_from(models['w1']) is None
+    assert models['w1'].differs_from(ModelIdentity()) is None
+    assert models['w1'].differs_from(models['w2']) == 'SHA-256 111111111111... and 222222222222...'
+    assert models['w1'].differs_from(ModelIdentity(layers='last')) == "layers 'all' and 'last'"
+    named = ModelIdentity(name='T1'), ModelIdentity(name='T3')
+    assert named[0].differs_from(named[1]) == "name 'T1' and 'T3'"
+
+
+DATA = Path(__file__).parents[2] / 'data' / 'ood'
+
+
+def test_what_was_stored_before_there_were_formats_can_be_read(made_up) -> None:
+    with np.load(DATA / 'reference_format1.npz') as archive:
+        old = OodReference.from_arrays(dict(archive))
+    with np.load(DATA / 'scores_format1.npz') as archive:
+        stored = OodScores.from_arrays(dict(archive))
+    scores = old.score(made_up(6, 2))
+    assert scores.metrics == stored.metrics == ('aligned_variance', 'mahalanobis', 'knn')
+    for metric in scores.metrics:
+        assert np.allclose(scores.of(metric), stored.of(metric), rtol=1e-12)
+        assert np.array_equal(scores.flags(metric, 'max'), stored.flags(metric, 'max'))
+    assert stored.verdict == ('aligned_variance', 'mean')
+    # Without medians there is one look at each score: the mean.
+    flagged = stored.flags('aligned_variance', 'mean') | stored.flags('mahalanobis', 'mean')
+    assert [bool(looks) for looks in stored.looks_above()] == flagged.tolist()
+
+
+def test_what_a_newer_version_stored_is_refused_with_the_way_out(reference, real_scores) -> None:
+    scores = real_scores('valid')
+    for made, kind, what in ((reference, OodReference, 'the reference'), (scores, OodScores, 'the set of scores')):
+        arrays = made.to_arrays()
+        header = json.loads(arrays['header'].tobytes())
+        arrays['header'] = np.frombuffer(json.dumps(header | {'format': 99}).encode(), dtype=np.uint8)
+        with pytest.raises(OodalError, match=f'{what} was stored in format 99 by a newer version.*upgrade it'):
+            kind.from_arrays(arrays)
+        arrays['header'] = np.frombuffer(b'no json', dtype=np.uint8)
+        with pytest.raises(OodalError, match=f'{what} cannot be read: its header is missing or damaged'):
+            kind.from_arrays(arrays)
+
+
 def test_gamma_is_one_at_the_edge_of_the_reference_set(reference, real_set, real_arrays, real_atoms) -> None:
     def gamma(name: str, level: float) -> np.ndarray:
         latents = real_arrays['latents'][:, real_atoms(name)]
@@ -165,7 +310,8 @@ def test_gamma_is_one_at_the_edge_of_the_reference_set(reference, real_set, real
     assert np.mean(gamma('test300', 0.95) > 1.0) < 0.12
     assert np.all(gamma('test1200', 0.99).reshape(-1, 15).max(axis=1) > 1.0)
     u = reference.score(real_set('test300'), ['aligned_variance']).per_atom['aligned_variance']
-    fast = reference.per_atom_aligned_variance(list(real_arrays['latents'][:, real_atoms('test300')]))
+    atoms = real_atoms('test300')
+    fast = reference.per_atom_judge(real_arrays['numbers'][atoms], list(real_arrays['latents'][:, atoms]))
     assert np.allclose(u, fast, rtol=1e-12)
     assert reference.gamma([14], [rows[:1] for rows in real_arrays['latents']]).tolist() == [np.inf]
 
@@ -192,7 +338,8 @@ def test_what_does_not_fit_the_reference_is_refused(reference, real_set, made_up
         assert np.isinf(far.per_atom[metric]).nonzero()[0].tolist() == [31]
         assert all(np.isinf(far.of(metric, kind)).nonzero()[0].tolist() == [2] for kind in AGGREGATES[:2])
         assert far.flags(metric)[2]
-    assert far.atom_flags('aligned_variance')[31]
+    assert far.flags('overall', 'either')[2]
+    assert (far.thresholds.of_atoms('aligned_variance', 0.95, far.numbers)[31]) == 0.0
     with pytest.raises(OodalError, match='fitted to 64 latents of the models w1, w2, w3, w4; these are 12 latents'):
         reference.score(made_up(3))
     with pytest.raises(OodalError, match='the models w1, w2, w3, w4; these are 64 latents of w1, w2'):

@@ -1,0 +1,1 @@
+"""What all jobs share: job file, options, scheduler errors, progress."""

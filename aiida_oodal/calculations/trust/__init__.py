@@ -1,0 +1,1 @@
+"""What a campaign computes to find out whether its walkers can be believed."""

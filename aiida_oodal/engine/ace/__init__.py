@@ -1,0 +1,1 @@
+"""Linear ACE potentials: basis, fit, active set, forces, extrapolation grade."""

@@ -1,0 +1,1 @@
+"""What is read from scores on the host: tables, maps, statistics."""

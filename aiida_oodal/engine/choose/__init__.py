@@ -1,0 +1,1 @@
+"""Picking rows of a matrix: MaxVol, farthest points, K-means."""

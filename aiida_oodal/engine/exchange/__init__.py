@@ -1,0 +1,1 @@
+"""Structures, embeddings and tables from and to files of other programs."""

@@ -1,1 +1,0 @@
-"""Reference labels, ACE fit and active set."""

@@ -1,0 +1,1 @@
+"""MACE models: latents of structures, forces and disagreement of an ensemble."""

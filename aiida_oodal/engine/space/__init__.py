@@ -1,0 +1,1 @@
+"""Periodic neighbour search and geometry."""

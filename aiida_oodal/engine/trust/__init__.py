@@ -1,0 +1,1 @@
+"""Whether a new potential is worse than the one before."""

@@ -1,0 +1,1 @@
+"""Operations on campaigns as a whole: list, stop, pause, show, extend."""

@@ -1,0 +1,190 @@
+"""A folder with a launch script for a user's own system."""
+
+from __future__ import annotations
+
+import pprint
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ase.io
+import numpy as np
+from ase import Atoms
+from ase.build import bulk
+
+from aiida_oodal.engine.errors import OodalError, suggest
+from aiida_oodal.engine.exchange.read import read_structures
+from aiida_oodal.engine.labels import ENERGY, FORCES
+from aiida_oodal.templates import get_template
+
+#: Names of files in the folder.
+SCRIPT, STRUCTURE = 'launch.py', 'structure.extxyz'
+#: Edges that the cells of walkers and of the first structures have at least, angstrom.
+_LARGE, _SMALL = 16.0, 7.0
+#: Atoms that the first structures have at most, where the cell that was given allows it.
+_MOST_ATOMS = 64
+#: How many first structures there are, for each element.
+_COUNT = 20
+#: Labels of clusters after which a campaign ends.
+_BUDGET = 200
+#: Lines of the script are as long as this at most.
+_WIDTH = 100
+
+
+@dataclass(frozen=True)
+class Labeller:
+    """A labeller that a script can be written for.
+
+    :param entry_point: of the WorkChain.
+    :param label: its overrides.
+    :param code: label of its code, without the computer.
+    :param free_atoms: whether it labels an isolated atom that is not periodic.
+    """
+
+    entry_point: str
+    label: dict[str, Any]
+    code: str = ''
+    free_atoms: bool = True
+
+
+def choose_labeller(name: str, elements: Sequence[str]) -> Labeller:
+    """Return what a short name of a labeller stands for.
+
+    :param name: ``emt``, ``xtb``, ``pw``, ``outside``, or an ASE calculator as ``package.module:Class``.
+    :param elements: that it will label.
+    :raises OodalError: if there is none of this name.
+    """
+    known = {
+        'emt': Labeller('oodal.label.ase', {'calculator': {'calculator': 'emt'}}),
+        'xtb': Labeller(
+            'oodal.label.ase',
+            {
+                'calculator': {
+                    'calculator': 'tblite.ase:TBLite',
+                    'parameters': {'method': 'GFN1-xTB', 'electronic_temperature': 3000.0, 'verbosity': 0},
+                }
+            },
+        ),
+        'pw': Labeller(
+            'oodal.label.pw',
+            {
+                'elements': list(elements),
+                'protocol': 'balanced',
+                'workflow': {'pseudo_family': 'SSSP/1.3/PBEsol/efficiency'},
+                'batch_size': 8,
+            },
+            code='pw.x',
+            free_atoms=False,
+        ),
+        'outside': Labeller('oodal.label.outside', {'level': 'say which program and which settings'}, free_atoms=False),
+    }
+    if name in known:
+        return known[name]
+    if ':' not in name:
+        raise OodalError(
+            f'labeller {name!r} is not known; {suggest(name, known)}, or give an ASE calculator as package.module:Class'
+        )
+    return Labeller('oodal.label.ase', {'calculator': {'calculator': name, 'parameters': {}}}, free_atoms=False)
+
+
+def read_start(structure: Path | None, element: str | None) -> Atoms:
+    """Return the structure that walkers begin with: the first one of a file, or the crystal of an element.
+
+    :raises OodalError: if there is neither or both, if the file cannot be read, or the element has no crystal in ASE.
+    """
+    if (structure is None) == (element is None):
+        raise OodalError('give either --structure FILE or --element SYMBOL')
+    if structure is None:
+        try:
+            return bulk(str(element), cubic=True)
+        except (KeyError, ValueError, RuntimeError) as error:
+            raise OodalError(
+                f'ASE knows no cubic crystal of {element!r} ({error}): give a file of it by --structure'
+            ) from error
+    atoms = read_structures(structure, index='0').structures[0]
+    if not atoms.pbc.any():
+        raise OodalError(
+            f'{structure}: no axis is periodic: give a cell, as in `atoms.center(vacuum=8); atoms.pbc = True` for a '
+            'molecule in a box'
+        )
+    return Atoms(atoms.symbols, atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
+
+
+def write_script(
+    folder: Path,
+    atoms: Atoms,
+    *,
+    name: str,
+    computer: str,
+    labeller: str,
+    temperatures: Sequence[float],
+    protocol: str,
+    labelled: Path | None = None,
+) -> Path:
+    """Write the script, the structure and the labels that it reads, and return the path of the script.
+
+    :param name: label of the campaign.
+    :param temperatures: one walker is heated from 300 K to each of these, kelvin.
+    :param labelled: labelled structures of the user's own.
+    :raises OodalError: if the script is there already, or something that is asked for is not known.
+    """
+    path = folder / SCRIPT
+    if path.exists():
+        raise OodalError(f'{path} is there already: give another folder, or move it away')
+    if protocol not in ('quick', 'balanced', 'careful'):
+        raise OodalError(f'there is no protocol {protocol!r}; {suggest(protocol, ("quick", "balanced", "careful"))}')
+    chosen = choose_labeller(labeller, sorted(set(atoms.symbols)))
+    if labelled is not None:
+        found = read_structures(labelled).structures
+        if not any(ENERGY in frame.info and FORCES in frame.arrays for frame in found):
+            raise OodalError(f'{labelled}: no structure has {ENERGY} and {FORCES}')
+    count = _COUNT * len(set(atoms.symbols))
+    labels = '' if labelled is None else f'labelled{"".join(labelled.suffixes)}'
+    large, small = _repeats(atoms, _LARGE), _repeats(atoms, _SMALL, most=_MOST_ATOMS)
+    walkers = {f'to_{end:.0f}K': {'temperature': [300, round(end)], 'steps': 20000} for end in temperatures}
+    text = get_template('launch/campaign.py.j2').render(
+        title=f'A campaign on {atoms.get_chemical_formula()}',
+        file=SCRIPT,
+        # `verdi run` leaves the folder out of `__file__`
+        folder=repr(str(folder.resolve())),
+        name=name,
+        computer=computer,
+        code=f'{chosen.code}@{computer}' if chosen.code else '',
+        labeller=chosen.entry_point,
+        label=pprint.pformat(chosen.label, width=_WIDTH, sort_dicts=False),
+        walkers=walkers,
+        budget=_BUDGET + (0 if labelled is not None else count),
+        structure=STRUCTURE,
+        labelled=labels,
+        count=count,
+        free_atoms=chosen.free_atoms,
+        small=small,
+        large=large,
+        n_atoms=len(atoms) * int(np.prod(large)),
+        protocol=protocol,
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    ase.io.write(folder / STRUCTURE, atoms)
+    if labelled is not None:
+        (folder / labels).write_bytes(labelled.read_bytes())
+    path.write_text(text, encoding='utf-8')
+    return path
+
+
+def _repeats(atoms: Atoms, edge: float, most: int | None = None) -> tuple[int, int, int]:
+    """Return how often a cell is repeated so that opposite faces are as far apart as asked for.
+
+    :param edge: distance of opposite faces, angstrom; axes that are not periodic are not repeated.
+    :param most: atoms; axes are repeated less often rather than to have more, the longest first.
+    """
+    volume = atoms.cell.complete().volume
+    heights = [volume / np.linalg.norm(np.cross(*np.delete(atoms.cell.complete(), axis, axis=0))) for axis in range(3)]
+    repeats = [
+        int(np.ceil(edge / height - 1e-6)) if periodic else 1
+        for height, periodic in zip(heights, atoms.pbc, strict=True)
+    ]
+    while most is not None and len(atoms) * np.prod(repeats) > most and max(repeats) > 1:
+        longest = max((axis for axis in range(3) if repeats[axis] > 1), key=lambda axis: repeats[axis] * heights[axis])
+        repeats[longest] -= 1
+    return repeats[0], repeats[1], repeats[2]

@@ -1,0 +1,232 @@
+"""The daemon of the loaded profile and its broker: check them, and repair them after a process was killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import uuid
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+from aiida.brokers.zeromq import ZeromqBroker
+from aiida.brokers.zeromq.queue import PersistentQueue
+from aiida.brokers.zeromq.service import ZeromqBrokerService
+from aiida.engine.daemon.client import get_daemon_client
+from aiida.engine.processes.control import get_active_processes
+from aiida.manage import get_manager
+from aiida.manage.configuration import get_config, get_profile
+from aiida.storage.psql_dos.backend import PsqlDosBackend
+from plumpy.process_comms import create_continue_body
+
+from aiida_oodal.engine.errors import OodalError
+
+#: Longest that a `verdi` command about the daemon may take [s]; far above what it takes.
+_VERDI_TIMEOUT = 300
+
+
+@dataclass(frozen=True)
+class BrokerState:
+    """What the ZeroMQ broker says of itself.
+
+    :param alive: whether its process is there.
+    :param pending: tasks that no worker has taken.
+    :param processing: tasks that workers hold.
+    :param workers: workers that listen to it.
+    """
+
+    alive: bool
+    pending: int = 0
+    processing: int = 0
+    workers: int = 0
+
+    @property
+    def deaf(self) -> bool:
+        """Whether tasks wait and no worker listens: the workers do not know the address of the restarted broker."""
+        return self.alive and self.pending > 0 and self.workers == 0
+
+
+def look_at_broker() -> BrokerState | None:
+    """Return the state of the loaded profile's broker; None where it is not ZeroMQ."""
+    broker = get_manager().get_broker()
+    if not isinstance(broker, ZeromqBroker):
+        return None
+    if not broker.check_service_reachable():
+        return BrokerState(alive=False)
+    status = broker.probe_service_status()
+    return BrokerState(
+        alive=True,
+        pending=int(status.get('pending_tasks') or 0),
+        processing=int(status.get('processing_tasks') or 0),
+        workers=int(status.get('task_subscribers') or 0),
+    )
+
+
+def read_tasks(folders: Sequence[str] = ('pending', 'processing', 'pending')) -> set[int] | None:
+    """Return the processes for which the ZeroMQ broker has a task, in hand or not; None where it is not ZeroMQ.
+
+    From its files, while it runs: AiiDA's own reader (``iterate_tasks``) puts all that are in hand back into the queue.
+
+    :param folders: of the broker, in which they are looked for; a task moves from one to the other and back.
+    """
+    if look_at_broker() is None:
+        return None
+    layout = _broker_layout()
+    found = set()
+    for folder in folders:
+        for path in (layout.storage_path / 'tasks' / folder).glob('*.json'):
+            with suppress(FileNotFoundError):
+                found.add(json.loads(path.read_text())['body'].get('args', {}).get('pid'))
+    return found - {None}
+
+
+def daemon_runs() -> bool:
+    """Tell whether the daemon of the loaded profile is alive; AiiDA's own answer is that there is a file with a pid."""
+    return any('start-circus' in process.info['cmdline'] for process in find_daemon_processes())
+
+
+def stop_daemon() -> None:
+    """Stop the daemon if it runs; processes stay where they are and go on when it is started again."""
+    # Asking one that is not there to stop would wait for `daemon.timeout`.
+    if daemon_runs():
+        run_verdi('daemon', 'stop')
+
+
+def start_daemon(workers: int, *, repair: bool) -> None:
+    """Start the daemon of the loaded profile afresh.
+
+    :param repair: repair what a kill left: end workers and broker that still run without their daemon, remove the
+        address file of a killed broker (workers that read it would never find the new one), and give processes that
+        lost their task a new one.
+    """
+    if repair:
+        _end_daemon()
+        _forget_killed_broker()
+        _replace_lost_tasks()
+        run_verdi('process', 'repair', '--force')
+    else:
+        stop_daemon()
+    run_verdi('daemon', 'start', str(workers))
+
+
+class DaemonKeeper:
+    """Start the daemon again if something killed it, or if its workers lost the broker.
+
+    :param workers: how many it is started with.
+    :param say: told what was done, and why.
+    """
+
+    def __init__(self, workers: int, say: Callable[[str], None]) -> None:
+        self._workers, self._say = workers, say
+        self._was_deaf = False
+
+    def __call__(self) -> None:
+        """Check the daemon, and repair it."""
+        if not daemon_runs():
+            self._restart('The daemon is gone: starting it again')
+            return
+        broker = look_at_broker()
+        deaf = broker is not None and (broker.deaf or not broker.alive)
+        # Twice in a row: a daemon that has only just started is deaf for a moment.
+        if deaf and self._was_deaf:
+            self._restart('The workers have lost the broker: starting the daemon again')
+            deaf = False
+        self._was_deaf = deaf
+
+    def _restart(self, reason: str) -> None:
+        self._say(reason)
+        start_daemon(self._workers, repair=True)
+
+
+def find_daemon_processes() -> list[psutil.Process]:
+    """Return the processes of the loaded profile's daemon: circus, workers, broker."""
+    name, folder = get_profile().name, Path(get_config().dirpath)
+    found = []
+    for process in psutil.process_iter(['cmdline', 'environ']):
+        words, environment = process.info['cmdline'] or [], process.info['environ'] or {}
+        if words[-2:] == ['daemon', 'worker'] or {'start-circus', 'broker'} & set(words):
+            home = Path(environment.get('AIIDA_PATH') or environment.get('HOME') or os.sep)
+            if 'daemon' in words and name in words and folder in (home, home / '.aiida'):
+                found.append(process)
+    return found
+
+
+def _end_daemon() -> None:
+    """End all of the daemon, also what outlived a killed circus: it would hold tasks that are given out again.
+
+    By signals: workers that lost the broker do not end in the time that `verdi daemon stop` gives them.
+    """
+    masters = [process for process in find_daemon_processes() if 'start-circus' in process.info['cmdline']]
+    children = [child for master in masters for child in master.children()]
+    # The master first: it would start again what ends before it.
+    _end(masters)
+    _end([*children, *find_daemon_processes()])
+    # A file with the pid of a killed daemon is a running daemon to AiiDA.
+    Path(get_daemon_client().circus_pid_file).unlink(missing_ok=True)
+
+
+def _end(processes: list[psutil.Process]) -> None:
+    """Ask processes to end, and kill those that do not."""
+    for end in (psutil.Process.terminate, psutil.Process.kill):
+        for process in processes:
+            with suppress(psutil.NoSuchProcess):
+                end(process)
+        _, processes = psutil.wait_procs(processes, timeout=10)
+
+
+def _forget_killed_broker() -> None:
+    """Remove address, pid and status of a broker that was killed; its tasks stay.
+
+    Source: ``aiida.brokers.zeromq``: a worker takes the address that it finds in ``broker.sockets``, once, and a pid
+    that now belongs to another process counts as a running broker.
+    """
+    if look_at_broker() is None:
+        return
+    layout = _broker_layout()
+    for path in (layout.sockets_file, layout.pid_file, layout.status_file):
+        path.unlink(missing_ok=True)
+
+
+def _replace_lost_tasks() -> None:
+    """Give every active process a task that has none; the daemon must not run.
+
+    `verdi process repair` does so, too, but its tasks end when a worker has read them: were that one killed, the
+    process would be lost again, and this time nobody would notice.
+    """
+    tasks = read_tasks()
+    if tasks is None:
+        return
+    queue = PersistentQueue(_broker_layout().storage_path / 'tasks')
+    for pk in get_active_processes(project='id'):
+        if pk not in tasks:
+            queue.push(uuid.uuid4().hex, {'body': create_continue_body(pid=pk, nowait=False), 'no_reply': True})
+    # `verdi process repair` ends what it takes for stray connections to PostgreSQL; ours would be one of them.
+    if type(get_manager().get_profile_storage()) is PsqlDosBackend:
+        get_manager().reset_profile_storage()
+
+
+def _broker_layout() -> Any:
+    """Return where the ZeroMQ broker of the loaded profile keeps its files."""
+    paths = get_config().filepaths(get_profile())['broker_service']
+    return ZeromqBrokerService.FilepathLayout(paths['dir'], log_file_path=paths['log'])
+
+
+def run_verdi(*arguments: str) -> str:
+    """Run ``verdi`` on the loaded profile and return what it printed.
+
+    :raises OodalError: if it fails or does not end, with what it printed and how to try by hand.
+    """
+    by_hand = f'Try it by hand with AIIDA_PATH={get_config().dirpath}'
+    command = [str(Path(sys.executable).parent / 'verdi'), '-p', get_profile().name, *arguments]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_VERDI_TIMEOUT)
+    except subprocess.TimeoutExpired as error:
+        raise OodalError(f'`verdi {" ".join(arguments)}` did not end in {_VERDI_TIMEOUT} s. {by_hand}') from error
+    if done.returncode:
+        raise OodalError(f'`verdi {" ".join(arguments)}` failed:\n{done.stdout}{done.stderr}\n{by_hand}')
+    return done.stdout

@@ -1,0 +1,297 @@
+"""Why is this in the provenance graph? The chain of a cluster, a label or a potential, in sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from aiida import orm
+from aiida.common.links import LinkType
+from ase import Atoms
+from ase.neighborlist import neighbor_list
+
+from aiida_oodal.data import ClusterData, MaceModelData, PotentialData, StructureSetData
+from aiida_oodal.engine.errors import OodalError
+from aiida_oodal.engine.labels import ENERGY, FORCES, QUEUE_KEY
+from aiida_oodal.engine.thresholds import Thresholds
+from aiida_oodal.queue import QueueStatus
+from aiida_oodal.queue.entry import EXTRA, Entry
+from aiida_oodal.workchains.calls import Call, Stage
+
+from .provenance import find_clusters, find_first_student, find_grader, find_learned, find_md
+
+#: What can be asked about.
+Explained = ClusterData | StructureSetData | PotentialData | MaceModelData
+#: Neighbours of the centre are counted within this distance, angstrom.
+_NEIGHBOURHOOD = 4.0
+
+
+@dataclass(frozen=True)
+class Section:
+    """A heading, and sentences that each stand alone."""
+
+    title: str
+    sentences: tuple[str, ...]
+
+
+def explain(node: orm.Node) -> list[Section]:
+    """Tell how a node came about and what became of it.
+
+    :param node: a cluster, a set of labels, a potential or a MACE model.
+    :raises OodalError: if it is none of these.
+    """
+    if isinstance(node, ClusterData):
+        return list(_explain_cluster(node))
+    if isinstance(node, StructureSetData):
+        return list(_explain_labels(node))
+    if isinstance(node, (PotentialData, MaceModelData)):
+        return list(_explain_model(node))
+    raise OodalError(
+        f'{_name(node)} is no cluster, no set of labels and no potential: `aiida-oodal queue list` lists clusters, '
+        '`verdi process show` of a campaign the rest'
+    )
+
+
+def _explain_cluster(cluster: ClusterData) -> Iterator[Section]:
+    get = cluster.base.attributes.get
+    centre = cluster.get_ase().symbols[0]
+    buffer = f'{get("buffer"):g} Å of buffer around it' + ('' if get('shape') == 'cube' else ', and vacuum beyond')
+    yield Section(
+        f'{_name(cluster)}: {cluster.get_formula()}',
+        (
+            f'It is a periodic cell of {len(cluster.sites)} atoms around one {centre} atom: {get("n_core")} core atoms '
+            f'within {get("radius"):g} Å, whose forces count, and {buffer}.',
+        ),
+    )
+    job = cluster.creator
+    if job is None:
+        yield Section(
+            'Where it comes from', ('Nobody knows: the node was stored by hand or imported without its past.',)
+        )
+    else:
+        yield from _explain_cut(cluster, job)
+    yield Section('What became of it', tuple(_tell_label(cluster)))
+
+
+def _explain_cut(cluster: ClusterData, job: orm.ProcessNode) -> Iterator[Section]:
+    """Tell of the snapshot that a cluster was cut from, of what graded it, and of the other candidates."""
+    inputs = job.base.links.get_incoming(link_type=LinkType.INPUT_CALC).nested()
+    step = cluster.base.attributes.get('step', None)
+    frames = inputs.get('snapshots') or inputs['parent_folder']
+    md = find_md(frames, step)
+    told = [f'The snapshot is that of {_name(md)}{_at(md, step)}.']
+    walk = _find_walk(job)
+    if walk is not None:
+        campaign, call = walk
+        whose = (
+            'a walker that had run to its end, in the audit of' if call.walker is None else f'walker {call.walker} in'
+        )
+        told.append(f'It was {whose} round {call.round} of {_name(campaign)} {campaign.label!r}.'.strip())
+    told += _tell_surroundings(cluster, frames, step)
+    yield Section('Where it was cut', tuple(told))
+
+    ignorant = (*_tell_model(find_grader(inputs)), *_tell_grade(cluster, inputs))
+    yield Section('Which model was ignorant', ignorant)
+    if walk is not None and walk[1].stage is Stage.EXPLORE:
+        yield Section('Who else was a candidate', tuple(_tell_selection(cluster, *walk)))
+
+
+def _at(md: orm.ProcessNode, step: int | None) -> str:
+    """Return step and temperature, as far as they are known."""
+    if step is None:
+        return ''
+    text = f' at step {step}'
+    if 'series' not in md.outputs:
+        return text
+    series = md.outputs.series
+    if 'temp' in series.get_arraynames():
+        steps = series.get_array('step')
+        nearest = int(np.argmin(np.abs(steps - step)))
+        text += f', where the temperature was {series.get_array("temp")[nearest]:.0f} K'
+        text += '' if steps[nearest] == step else f' (at step {steps[nearest]})'
+    return text
+
+
+def _find_walk(job: orm.ProcessNode) -> tuple[orm.WorkChainNode, Call] | None:
+    """Return campaign and call below which a job ran."""
+    node = job
+    calls = (LinkType.CALL_CALC, LinkType.CALL_WORK)
+    while (link := node.base.links.get_incoming(link_type=calls).first()) is not None:
+        call = Call.parse(link.link_label)
+        if call is not None:
+            return link.node, call
+        node = link.node
+    return None
+
+
+def _tell_surroundings(cluster: ClusterData, frames: orm.Data, step: int | None) -> Iterator[str]:
+    cell = _describe_surroundings(cluster.get_ase(), 0)
+    centre = cluster.base.attributes.get('center_parent_index')
+    if not isinstance(frames, StructureSetData):
+        yield f'The frames stayed in {_name(frames)}, where atom {centre} is the centre. In the cell it has {cell}.'
+        return
+    snapshot = next(atoms for atoms in frames if step is None or atoms.info['step'] == step)
+    parent = _describe_surroundings(snapshot, centre)
+    same = ', and so it has in the cell' if parent == cell else f'; in the cell it has {cell}'
+    yield f'The centre is atom {centre} of {len(snapshot)}. In the snapshot it has {parent}{same}.'
+
+
+def _describe_surroundings(atoms: Atoms, index: int) -> str:
+    i, j, d = neighbor_list('ijd', atoms, _NEIGHBOURHOOD)
+    near = d[i == index]
+    if not len(near):
+        return f'no neighbour within {_NEIGHBOURHOOD:g} Å'
+    symbols, counts = np.unique(atoms.symbols[j[i == index]], return_counts=True)
+    kinds = ' and '.join(f'{count} {symbol}' for symbol, count in zip(symbols, counts, strict=True))
+    return f'{kinds} within {_NEIGHBOURHOOD:g} Å, the nearest at {near.min():.2f} Å'
+
+
+def _tell_model(model: orm.Data) -> Iterator[str]:
+    """Tell what a model is and what it was trained on."""
+    creator = model.creator
+    if creator is None:
+        yield f'{_name(model)} was given by the user; what it was trained on is not in the graph.'
+        return
+    nested = creator.base.links.get_incoming(link_type=LinkType.INPUT_CALC).nested()
+    sets = nested.get('training') or nested.get('structures') or {}
+    parts = [f'{_name(node)} ({node.n_structures} structures)' for _, node in sorted(sets.items())]
+    clusters = sum(1 for node in sets.values() for _ in find_clusters(node))
+    of_clusters = f'; {clusters} of these were clusters' if clusters else '; none of these was a cluster'
+    on = f' from {", ".join(parts)}{of_clusters}' if parts else ''
+    yield f'{_name(model)} was made by {_name(creator)}{on}.'
+    results = creator.outputs.results.get_dict() if 'results' in creator.outputs else {}
+    error = (results.get('validation') or {}).get('force_rmse')
+    if error is not None:
+        yield f'Its force error on the validation set was {error:.1f} meV/Å.'
+
+
+def _tell_grade(cluster: ClusterData, inputs: dict[str, Any]) -> Iterator[str]:
+    get = cluster.base.attributes.get
+    if (gamma := get('gamma_parent', None)) is not None:
+        again = get('gamma_cluster', None)
+        repeated = '' if again is None else f'; in the cut cell it is {again:.2f}'
+        yield f'The extrapolation grade γ of the centre was {gamma:.2f} in the snapshot{repeated}.'
+        limits = Thresholds.load(inputs['thresholds'].get_dict() if 'thresholds' in inputs else {})
+        yield (
+            f'Atoms above γ = {limits.gamma_select:g} are worth learning, MD halts above {limits.gamma_break:g}, and '
+            f'frames above {limits.gamma_ceiling:g} are not physical.'
+        )
+    if (score := get('score', None)) is not None:
+        threshold = get('score_threshold', None)
+        known = '' if threshold is None else f', known atoms stay below {threshold:.3g}'
+        yield f'The score of the centre, by which the models of the ensemble disagree, was {score:.3g}{known}.'
+
+
+def _tell_selection(cluster: ClusterData, campaign: orm.WorkChainNode, call: Call) -> Iterator[str]:
+    select = _called(campaign, Call(Stage.SELECT, call.round))
+    if select is None or 'selection' not in select.outputs:
+        yield 'Nothing was chosen in that round yet.'
+        return
+    selection = select.outputs.selection.get_dict()
+    names = {node.uuid: key for key, node in select.inputs.candidates.items()}
+    mine, decisions = names.get(cluster.uuid), selection['decisions']
+    taken = [key for key, decision in decisions.items() if decision['taken']]
+    yield f'{_name(select)} chose {len(taken)} of {len(decisions)} candidates of that round.'
+    for key, decision in sorted(decisions.items(), key=lambda item: (item[0] != mine, item[0])):
+        what = 'This one' if key == mine else f'{_name(select.inputs.candidates[key])} ({key})'
+        yield f'{what} was {"taken" if decision["taken"] else "left out"}: {decision["reason"]}.'
+
+
+def _called(campaign: orm.WorkChainNode, call: Call) -> orm.ProcessNode | None:
+    """Return what a campaign called by a label; the last, if the machine ended others."""
+    links = campaign.base.links.get_outgoing(link_type=(LinkType.CALL_CALC, LinkType.CALL_WORK)).all()
+    found = sorted((link.node for link in links if link.link_label == str(call)), key=lambda node: node.ctime)
+    return found[-1] if found else None
+
+
+def _tell_label(cluster: ClusterData) -> Iterator[str]:
+    """Tell where a cluster stands in the queue, what its label says and what learned it."""
+    extra = cluster.base.extras.get(EXTRA, None)
+    if extra is None or extra['node'] != cluster.uuid:
+        yield 'It is not in the queue: nobody asked for its label.'
+        return
+    entry = Entry.from_extra(extra)
+    by = f'; its level of theory is {entry.theory}' if entry.theory else ''
+    yield f'In the queue it is the entry {entry.key[:10]}, {entry.status.value}{by}.'
+    if entry.reason:
+        yield f'The last attempt failed: {entry.reason}'
+    if entry.status is not QueueStatus.LABELLED or entry.label is None:
+        return
+    labels = orm.load_node(entry.label)
+    atoms = next(atoms for atoms in labels if atoms.info[QUEUE_KEY] == entry.key)
+    force = float(np.linalg.norm(atoms.arrays[FORCES][0]))
+    yield (
+        f'Its label in {_name(labels)}: energy {atoms.info[ENERGY]:.4f} eV, force on the centre {force:.3f} eV/Å, '
+        f'largest force on a core atom {_largest(atoms, cluster):.3f} eV/Å.'
+    )
+    yield from _tell_students(labels)
+
+
+def _largest(atoms: Atoms, cluster: ClusterData) -> float:
+    return float(np.linalg.norm(atoms.arrays[FORCES][cluster.force_mask > 0.5], axis=1).max())
+
+
+def _tell_students(labels: StructureSetData) -> Iterator[str]:
+    """Tell which model learned labels first."""
+    first = find_first_student(labels)
+    if first is None:
+        yield 'No potential has been trained on it yet.'
+        return
+    yield f'{_name(first)} was the first that learned it.'
+
+
+def _explain_labels(labels: StructureSetData) -> Iterator[Section]:
+    clusters = list(find_clusters(labels))
+    if ENERGY not in labels.base.attributes.get('properties') and not clusters:
+        raise OodalError(f'{_name(labels)} has no labels: ask about a cluster, a labelled set or a potential')
+    creator = labels.creator
+    by = 'was stored without a process' if creator is None else f'was made by {_name(creator)}'
+    yield Section(
+        f'{_name(labels)}: {labels.n_structures} labelled structures',
+        (f'It {by}; {len(clusters)} of the structures are clusters.', *_tell_students(labels)),
+    )
+    if clusters:
+        yield Section('The clusters, and why each was labelled', tuple(_tell_each(clusters)))
+
+
+def _explain_model(model: PotentialData | MaceModelData) -> Iterator[Section]:
+    yield Section(_name(model), tuple(_tell_model(model)))
+    clusters = [cluster for _, cluster in find_learned(model)]
+    if clusters:
+        yield Section('The clusters that it learned, and why each was labelled', tuple(_tell_each(clusters)))
+
+
+def _tell_each(clusters: Iterable[ClusterData]) -> Iterator[str]:
+    """Tell in one line for each cluster why it was cut, the oldest first; a job that cut several is read once."""
+    jobs: dict[int, tuple[str, str]] = {}
+    for cluster in sorted(clusters, key=lambda cluster: (cluster.ctime, cluster.uuid)):
+        job = cluster.creator
+        if job is None:
+            yield f'{_name(cluster)}: its past is not in the graph.'
+            continue
+        if job.pk not in jobs:
+            jobs[job.pk] = _describe_cut(job)
+        grader, where = jobs[job.pk]
+        get = cluster.base.attributes.get
+        gamma, score, step = get('gamma_parent', None), get('score', None), get('step', None)
+        grade = f'γ = {gamma:.2f}' if gamma is not None else 'no grade' if score is None else f'score {score:.3g}'
+        at = '' if step is None else f' at step {step}'
+        yield f'{_name(cluster)}: {grade} under {grader} at atom {get("center_parent_index")}{at}{where}.'
+
+
+def _describe_cut(job: orm.ProcessNode) -> tuple[str, str]:
+    """Return the name of what graded the frame that a job cut, and where in a campaign that was."""
+    grader = _name(find_grader(job.base.links.get_incoming(link_type=LinkType.INPUT_CALC).nested()))
+    walk = _find_walk(job)
+    if walk is None:
+        return grader, ''
+    _, call = walk
+    of = f'of walker {call.walker} in' if call.walker else 'in the audit of'
+    return grader, f' {of} round {call.round}'
+
+
+def _name(node: orm.Node) -> str:
+    label = getattr(node, 'process_label', None) or type(node).__name__
+    return f'{label}<{node.pk}>'

@@ -1,0 +1,1 @@
+"""Report on a screening: page, figures, tables."""

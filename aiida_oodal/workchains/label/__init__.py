@@ -1,0 +1,1 @@
+"""Labellers: WorkChains that take structures out of the DFT queue and bring their labels back."""

@@ -1,0 +1,1 @@
+"""Trainers: WorkChains that train a potential or an ensemble on labels."""

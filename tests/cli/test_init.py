@@ -1,0 +1,127 @@
+"""Launch scripts for a user's own system: what they build is accepted as it is."""
+
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import ase.io
+import numpy as np
+import pytest
+from aiida.cmdline.commands.cmd_run import run as verdi_run
+from aiida.orm import Computer
+from ase import Atoms
+from ase.build import bulk, fcc111, molecule
+from click.testing import CliRunner
+
+from aiida_oodal.cli import main
+from aiida_oodal.engine.label.calculators import label_structure, make_calculator
+from aiida_oodal.operations.campaign.begin import _repeats
+
+ROOT = Path(__file__).parents[2]
+
+
+def invoke(*arguments, code=0):
+    result = CliRunner().invoke(main, ['init', *(str(argument) for argument in arguments)])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    assert result.exit_code == code, result.output
+    return ' '.join(result.output.split())
+
+
+def build(script, monkeypatch):
+    """Return what a script submits by ``verdi run`` from another folder, after the checks of a submission."""
+    made = []
+
+    def keep(_, make):
+        made.append(make())
+        return SimpleNamespace(pk=1)
+
+    monkeypatch.setattr('aiida_oodal.operations.launch.submit_once', keep)
+    done = CliRunner().invoke(verdi_run, [str(script)], catch_exceptions=False)
+    assert 'follow it with `aiida-oodal watch 1`' in done.output
+    (builder,) = made
+    ports = builder.process_class.spec().inputs
+    assert ports.validate(ports.pre_process(ports.serialize(builder._inputs(prune=True)))) is None
+    return builder
+
+
+def test_the_script_of_an_element_is_accepted_and_formatted(tmp_path, localhost, monkeypatch):
+    says = invoke(tmp_path / 'al', '--element', 'Al', '--labeller', 'emt', '--computer', localhost.label)
+    script = tmp_path / 'al' / 'launch.py'
+    assert f'aiida-oodal campaign launch {script}' in says
+    builder = build(script, monkeypatch)
+    assert set(builder.walkers) == {'to_600K', 'to_1200K'}
+    assert builder.walkers['to_600K']['settings']['temperature'] == [300, 600]
+    (start,) = builder.walkers['to_600K']['structure']
+    assert len(start) == 256
+    initial = list(builder.initial.structures)
+    assert [len(atoms) for atoms in initial] == [32] * 20 + [1]
+    assert builder.budget.get_dict() == {'labels': 220}
+    assert builder.label['workflow'].value == 'oodal.label.ase'
+    ruff = [sys.executable, '-m', 'ruff', 'check', '--config', str(ROOT / 'pyproject.toml'), str(script)]
+    done = subprocess.run(ruff, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+def test_labels_of_ones_own_take_the_place_of_new_ones(tmp_path, localhost, monkeypatch):
+    frames = []
+    for seed in range(6):
+        atoms = bulk('Cu', cubic=True).repeat(2)
+        atoms.rattle(0.05, seed=seed)
+        frames.append(label_structure(atoms, make_calculator({'calculator': 'emt'})))
+    ase.io.write(tmp_path / 'mine.extxyz', frames)
+    ase.io.write(tmp_path / 'slab.cif', fcc111('Cu', (3, 3, 4), vacuum=8.0, periodic=True))
+    arguments = ('--structure', tmp_path / 'slab.cif', '--labelled', tmp_path / 'mine.extxyz', '--temperature', 900)
+    invoke(tmp_path / 'cu', *arguments, '--labeller', 'emt', '--computer', localhost.label, '--protocol', 'quick')
+    builder = build(tmp_path / 'cu' / 'launch.py', monkeypatch)
+    assert set(builder.walkers) == {'to_900K'}
+    assert builder.initial.labels['labels'].n_structures == 6
+    assert builder.initial.get('structures') is None
+
+
+@pytest.mark.parametrize('labeller', ['xtb', 'pw', 'outside', 'gpaw:GPAW'])
+def test_every_labeller_gives_a_script_that_python_reads(tmp_path, labeller):
+    invoke(tmp_path / 'si', '--element', 'Si', '--labeller', labeller, '--computer', 'cluster')
+    text = (tmp_path / 'si' / 'launch.py').read_text()
+    compile(text, 'launch.py', 'exec')
+    assert ("load_code('pw.x@cluster')" in text) == (labeller == 'pw')
+
+
+@pytest.mark.parametrize(
+    ('given', 'message'),
+    [
+        ((), 'give either --structure FILE or --element SYMBOL'),
+        (('--element', 'Xx'), 'ASE knows no cubic crystal'),
+        (('--element', 'Al', '--labeller', 'pww'), "labeller 'pww' is not known; did you mean 'pw'?"),
+        (('--element', 'Al', '--protocol', 'fast'), "there is no protocol 'fast'"),
+        (('--structure', 'water.xyz'), 'water.xyz: no axis is periodic: give a cell'),
+        (('--element', 'Al', '--labelled', 'water.xyz'), 'water.xyz: no structure has REF_energy and REF_forces'),
+    ],
+)
+def test_what_no_script_can_be_written_for_is_refused(tmp_path, monkeypatch, given, message):
+    monkeypatch.chdir(tmp_path)
+    ase.io.write('water.xyz', molecule('H2O'))
+    defaults = () if '--labeller' in given else ('--labeller', 'emt')
+    assert message in invoke('new', *given, *defaults, '--computer', 'localhost', code=1)
+    assert not Path('new').exists()
+
+
+def test_a_script_is_never_written_over(tmp_path):
+    arguments = ('--element', 'Al', '--labeller', 'emt', '--computer', 'localhost')
+    invoke(tmp_path, *arguments)
+    (tmp_path / 'launch.py').write_text('mine')
+    assert 'is there already: give another folder' in invoke(tmp_path, *arguments, code=1)
+    assert (tmp_path / 'launch.py').read_text() == 'mine'
+
+
+def test_cells_are_repeated_by_the_distance_of_their_faces():
+    skewed = Atoms('Al', cell=[[4, 0, 0], [3.9, 4, 0], [0, 0, 30]], pbc=True)
+    assert _repeats(skewed, 8.0) == (3, 2, 1)
+    assert _repeats(Atoms('Al', cell=[4, 4, 20], pbc=[True, True, False]), 16.0) == (4, 4, 1)
+    assert np.prod(_repeats(bulk('Al', cubic=True), 16.0, most=64)) * 4 <= 64
+
+
+def test_computers_need_not_be_there_yet(tmp_path):
+    assert Computer.collection.find({'label': 'not made yet'}) == []
+    invoke(tmp_path / 'x', '--element', 'Cu', '--labeller', 'emt', '--computer', 'not made yet')

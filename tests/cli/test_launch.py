@@ -1,0 +1,78 @@
+"""``aiida-oodal campaign launch``: what is checked before a script submits anything."""
+
+import pytest
+from aiida import orm
+from click.testing import CliRunner
+
+from aiida_oodal.cli import main
+from aiida_oodal.workchains.calls import CAMPAIGN
+
+
+def invoke(*arguments, code=0):
+    result = CliRunner().invoke(main, [str(argument) for argument in arguments])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    assert result.exit_code == code, result.output
+    return ' '.join(result.output.split())
+
+
+def count():
+    return orm.QueryBuilder().append(orm.ProcessNode).count()
+
+
+@pytest.fixture
+def script(tmp_path, localhost):
+    """Return a script that `init` wrote."""
+    given = ('--element', 'Cu', '--labeller', 'emt', '--computer', localhost.label, '--protocol', 'quick')
+    invoke('init', tmp_path / 'cu', *given)
+    return tmp_path / 'cu' / 'launch.py'
+
+
+def test_a_dry_run_checks_and_submits_nothing(script, stopped_daemon_client):
+    before = count()
+    said = invoke('campaign', 'launch', script, '--dry-run', code=1)
+    assert 'BAD daemon is not running mend it: aiida-oodal doctor --fix' in said
+    assert 'CampaignWorkChain cu was not submitted: mend the above, or give --force' in said
+    said = invoke('campaign', 'launch', script, '--dry-run', '--force')
+    assert 'CampaignWorkChain cu: its inputs are accepted. Nothing was submitted' in said
+    assert count() == before
+
+
+def test_without_a_daemon_nothing_is_submitted(script, stopped_daemon_client):
+    before = count()
+    assert 'CampaignWorkChain cu was not submitted' in invoke('campaign', 'launch', script, code=1)
+    assert 'no daemon is running' in invoke('campaign', 'launch', script, '--force', code=1)
+    assert count() == before
+
+
+def test_inputs_are_refused_before_anything_else(script, stopped_daemon_client):
+    script.write_text(script.read_text().replace("'steps': 20000", "'step': 20000"))
+    said = invoke('campaign', 'launch', script, code=1)
+    assert "Error: walker 'to_600K': MD settings: 'step' is not a setting; did you mean 'steps'?" in said
+    assert 'daemon' not in said
+
+
+@pytest.mark.parametrize(
+    ('text', 'message'),
+    [
+        ('from aiida.engine import run_get_node, submit\n', 'line 1: --dry-run cannot hold back what `run_get_node`'),
+        (
+            'from aiida import engine\nengine.submit(None)\n',
+            'line 2: --dry-run cannot hold back what `submit` of AiiDA',
+        ),
+        ('x = (\n', 'line 1: '),
+    ],
+)
+def test_what_a_dry_run_could_not_hold_back_is_refused(tmp_path, text, message):
+    (tmp_path / 'script.py').write_text(text)
+    assert message in invoke('campaign', 'launch', tmp_path / 'script.py', '--dry-run', code=1)
+
+
+def test_a_script_has_to_leave_its_campaign(tmp_path):
+    node = orm.WorkChainNode(process_type=CAMPAIGN, label='cu')
+    node.store()
+    (tmp_path / 'script.py').write_text(f'from aiida.orm import load_node\nleft = load_node({node.pk})\n')
+    said = invoke('campaign', 'launch', tmp_path / 'script.py')
+    assert f'Campaign {node.pk} cu runs. Then: aiida-oodal campaign status {node.pk}' in said
+    (tmp_path / 'script.py').write_text('campaign = 5\n')
+    assert 'left no campaign in a variable' in invoke('campaign', 'launch', tmp_path / 'script.py', code=1)

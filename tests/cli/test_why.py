@@ -1,0 +1,85 @@
+"""The question of a referee, answered from the graph of a real campaign."""
+
+import numpy as np
+import pytest
+from aiida import orm
+from click.testing import CliRunner
+
+from aiida_oodal.cli.main import main
+from aiida_oodal.report import trace_potential
+
+pytestmark = pytest.mark.daemon
+
+
+def ask(*arguments, expect=0):
+    """Return what the command says, in one line."""
+    done = CliRunner().invoke(main, ['why', *map(str, arguments)])
+    assert done.exit_code == expect, done.output
+    return ' '.join(done.output.split())
+
+
+@pytest.fixture
+def link(campaign):
+    """Return the chain of the first cluster that the campaign learned."""
+    return trace_potential(campaign.outputs.potential)[0]
+
+
+def find_decision(campaign, cluster):
+    for node in campaign.called:
+        if node.process_label == 'SelectClustersCalculation':
+            for key, candidate in node.inputs.candidates.items():
+                if candidate.uuid == cluster.uuid:
+                    return node.outputs.selection['decisions'][key]
+    raise AssertionError(f'{cluster} was no candidate')
+
+
+def test_a_cluster(campaign, link):
+    cluster = orm.load_node(link.cluster)
+    said = ask(link.cluster)
+    series = orm.load_node(link.md).outputs.series
+    temperature = series.get_array('temp')[np.flatnonzero(series.get_array('step') == link.step)[0]]
+    assert f'The snapshot is that of MdCalculation<{link.md}> at step {link.step}' in said
+    assert f'where the temperature was {temperature:.0f} K' in said
+    assert f"in round 1 of CampaignWorkChain<{campaign.pk}> 'small: campaign'" in said
+    assert f'The centre is atom {link.center} of 108' in said
+    assert f'AcePotentialData<{link.ignorant}> was made by TrainAceCalculation' in said
+    assert f'γ of the centre was {link.gamma:.2f} in the snapshot' in said
+    assert 'MD halts above 5' in said
+    assert f'This one was taken: {find_decision(campaign, cluster)["reason"]}.' in said
+    key = cluster.base.extras.get('oodal_queue')['key']
+    atoms = next(atoms for atoms in orm.load_node(link.labels) if atoms.info['queue_key'] == key)
+    assert f'energy {atoms.info["REF_energy"]:.4f} eV' in said
+    assert f'force on the centre {np.linalg.norm(atoms.arrays["REF_forces"][0]):.3f} eV/Å' in said
+
+
+def test_what_learned_it_first_is_named(link):
+    labels = orm.load_node(link.labels)
+    jobs = orm.QueryBuilder().append(orm.CalcJobNode).all(flat=True)
+    students = [job for job in jobs if 'training' in job.inputs and labels in job.inputs.training.values()]
+    oldest = min(students, key=lambda job: job.ctime)
+    assert f'AcePotentialData<{oldest.outputs.potential.pk}> was the first that learned it.' in ask(link.cluster)
+
+
+def test_a_key_of_the_queue_stands_for_the_cluster(link):
+    key = orm.load_node(link.cluster).base.extras.get('oodal_queue')['key']
+    assert ask(key[:12]) == ask(link.cluster)
+
+
+def test_labels_and_a_potential_list_their_clusters(campaign, link):
+    for asked in (link.labels, campaign.outputs.potential.pk):
+        assert f'ClusterData<{link.cluster}>: γ = {link.gamma:.2f} under AcePotentialData<{link.ignorant}>' in ask(
+            asked
+        )
+
+
+def test_markdown(link):
+    done = CliRunner().invoke(main, ['why', '--markdown', str(link.cluster)])
+    lines = done.output.splitlines()
+    assert lines[0].startswith(f'## ClusterData<{link.cluster}>')
+    assert sum(line.startswith('### ') for line in lines) == 4
+    assert all(not line or line.startswith(('## ', '### ', '- ')) for line in lines)
+
+
+def test_what_cannot_be_explained_is_refused(campaign):
+    assert 'is neither the PK or UUID of a node nor a key' in ask('nonsense', expect=1)
+    assert f'CampaignWorkChain<{campaign.pk}> is no cluster, no set of labels' in ask(campaign.pk, expect=1)

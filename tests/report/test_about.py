@@ -1,0 +1,45 @@
+"""The sentences and tables of a campaign's page, for campaigns that are told by hand."""
+
+from aiida_oodal.report.campaign.about import list_errors
+from aiida_oodal.report.campaign.history import CampaignHistory, Round, WalkerRun
+from aiida_oodal.report.campaign.page import summarise
+
+
+def make_round(number, error):
+    walkers = (WalkerRun('hot', 'UNCERTAIN', '', last_step=10 * number, max_gamma=6.0),)
+    return Round(number, None, error, None, walkers)
+
+
+def make_history(errors, **training):
+    rounds = tuple(make_round(number, error) for number, error in enumerate(errors, start=1))
+    return CampaignHistory(1, 'uuid', 'running', rounds, (training,))
+
+
+def test_an_error_that_was_larger_in_between_is_told():
+    assert 'went from 30 to 27 meV/Å, and was 48 in round 2.' in summarise(make_history([30.0, 48.0, 27.0]))
+    assert 'went from 30 to 27 meV/Å.' in summarise(make_history([30.0, 28.0, 27.0]))
+
+
+def test_without_a_validation_set_no_error_is_told():
+    assert 'force error' not in summarise(make_history([None, None]))
+
+
+def part(al, cu=None, **more):
+    by_element = {'Al': {'force_rmse': al}} | ({} if cu is None else {'Cu': {'force_rmse': cu}})
+    return {'n_structures': 3, 'force_rmse': al, 'by_element': by_element, **more}
+
+
+def test_errors_by_element_and_by_set():
+    parts = {'start': part(5.0, 11.0, role='training'), 'round_1': part(7.0, role='training')}
+    elements, rows = list_errors(make_history([30.0], parts=parts, validation=part(9.0, 39.0, role='validation')))
+    assert elements == ['Al', 'Cu']
+    assert [(row['name'], row['role'], row['by_element']) for row in rows] == [
+        ('start', 'training', [5.0, 11.0]),
+        ('round_1', 'training', [7.0, None]),
+        ('validation', 'validation', [9.0, 39.0]),
+    ]
+
+
+def test_a_trainer_that_tells_no_errors_has_no_table():
+    assert list_errors(make_history([30.0])) == ([], [])
+    assert list_errors(CampaignHistory(1, 'uuid', 'running', (), ())) == ([], [])
