@@ -59,6 +59,9 @@ def look_at_broker() -> BrokerState | None:
     if not broker.check_service_reachable():
         return BrokerState(alive=False)
     status = broker.probe_service_status()
+    # A broker that was killed leaves its last status behind, until the next one has written its own.
+    if not psutil.pid_exists(int(status.get('pid') or -1)):
+        return BrokerState(alive=True)
     return BrokerState(
         alive=True,
         pending=int(status.get('pending_tasks') or 0),

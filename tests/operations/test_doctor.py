@@ -1,6 +1,9 @@
 """The doctor names what is broken and what mends it; its cures are tried in ``tests/production``."""
 
+import json
+import subprocess
 import sys
+import time
 
 import pytest
 
@@ -75,6 +78,24 @@ def test_a_paused_process_is_named(aiida_profile, daemon_client):
     finally:
         node.set_process_state('killed')
         node.unpause()
+
+
+def test_the_status_that_a_killed_broker_left_is_not_the_next_ones(aiida_profile, started_daemon_client):
+    from aiida.manage import get_manager
+
+    from aiida_oodal.operations.daemon import look_at_broker
+
+    end = time.monotonic() + 60
+    while not look_at_broker().workers:
+        assert time.monotonic() < end
+        time.sleep(0.1)
+    file = get_manager().get_broker()._service_status_file
+    killed = subprocess.Popen(['true'])
+    killed.wait()
+    file.write_text(json.dumps(json.loads(file.read_text()) | {'pid': killed.pid}))
+    assert look_at_broker().workers == 0
+    (broker,) = [finding for finding in check_daemon() if finding.name == 'broker']
+    assert 'it died and came back' in broker.text
 
 
 def test_a_work_folder_that_cannot_be_written_to(computer):
