@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from aiida_oodal.engine.constraints import free_mask, hold
 from aiida_oodal.engine.content import content_key
 
+from .caching import StoredHash
+
 #: ``info`` values of the engine's cluster that become attributes one can query.
 _INFO = (
     'gamma_cluster',
@@ -40,6 +42,8 @@ class ClusterData(StructureData):
     :param cluster: as :func:`aiida_oodal.engine.carve.extract_cluster` returns it: per-atom arrays ``force_mask``
         (1.0 core, 0.0 buffer) and ``parent_index``; its ``info`` says where it was cut.
     """
+
+    _CLS_NODE_CACHING = StoredHash
 
     class AttributesModel(StructureData.AttributesModel):
         """What can be queried beyond the cell and its sites."""

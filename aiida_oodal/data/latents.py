@@ -18,6 +18,7 @@ from aiida_oodal.engine.ood.ensemble import EnsembleLatents
 from aiida_oodal.engine.ood.identity import ModelIdentity
 
 from .arrays import attach_arrays
+from .caching import StoredHash
 
 #: Arrays that all models of an ensemble share, and those that each has its own of; file names of a ``latents`` job.
 _SHARED = ('numbers', 'offsets', 'structure_index', 'fingerprints', 'isolated')
@@ -35,6 +36,8 @@ class LatentsData(ArrayData):
     they were asked for; ``fingerprints`` (n_structures, 6), which structures they are, and ``isolated``
     (n_structures,), which are one atom without neighbours.
     """
+
+    _CLS_NODE_CACHING = StoredHash
 
     class AttributesModel(ArrayData.AttributesModel):
         """What can be queried without reading an array."""

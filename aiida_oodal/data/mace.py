@@ -13,6 +13,8 @@ from aiida_oodal.engine.errors import OodalError
 from aiida_oodal.engine.files import MODEL_FILE
 from aiida_oodal.engine.mace.model_file import find_heads, is_compiled
 
+from .caching import StoredHash
+
 #: How files begin that torch writes: as a zip archive, or (before version 1.6) as a bare pickle.
 _TORCH_BEGINNINGS = (b'PK\x03\x04', b'\x80')
 
@@ -26,6 +28,8 @@ class MaceModelData(SinglefileData):
     :param file: the file.
     :raises OodalError: if it cannot be a model that torch saved.
     """
+
+    _CLS_NODE_CACHING = StoredHash
 
     MODEL = MODEL_FILE
 

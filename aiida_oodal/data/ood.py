@@ -14,6 +14,7 @@ from aiida_oodal.engine.ood.reference import OodReference
 from aiida_oodal.engine.ood.scores import OodScores
 
 from .arrays import attach_folder, read_arrays
+from .caching import StoredHash
 from .identity import compare_models, identify
 from .latents import LatentsData
 from .mace import MaceModelData
@@ -24,6 +25,8 @@ class OodReferenceData(ArrayData):
 
     :param reference: as :meth:`~aiida_oodal.engine.ood.reference.OodReference.fit` returns it.
     """
+
+    _CLS_NODE_CACHING = StoredHash
 
     class AttributesModel(ArrayData.AttributesModel):
         """What can be queried without reading an array."""
@@ -119,6 +122,8 @@ class OodScoresData(ArrayData):
 
     :param scores: as :meth:`~aiida_oodal.engine.ood.reference.OodReference.score` returns them.
     """
+
+    _CLS_NODE_CACHING = StoredHash
 
     class AttributesModel(ArrayData.AttributesModel):
         """What can be queried without reading an array."""

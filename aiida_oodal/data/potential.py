@@ -7,9 +7,13 @@ from typing import Any, ClassVar
 from aiida.orm import Data
 from aiida.orm.pydantic import OrmMetadataField
 
+from .caching import StoredHash
+
 
 class PotentialData(Data):
     """A potential that computes gamma itself; each family is a subclass and a ``kind`` in the engine's registries."""
+
+    _CLS_NODE_CACHING = StoredHash
 
     #: Key of the engine's registries, :mod:`aiida_oodal.engine.evaluator`.
     KIND: ClassVar[str]

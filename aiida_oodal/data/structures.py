@@ -17,6 +17,7 @@ from aiida_oodal.engine.exchange.read import read_structures
 from aiida_oodal.engine.structures import StructureSet
 
 from .arrays import read_arrays
+from .caching import StoredHash
 
 
 class StructureSetData(ArrayData):
@@ -25,6 +26,8 @@ class StructureSetData(ArrayData):
     :param structures: the structures; their per-atom arrays, ``info`` values and the atoms that they hold fixed are
         kept as :class:`~aiida_oodal.engine.structures.SetBuilder` keeps them, and ``notes`` say what is not.
     """
+
+    _CLS_NODE_CACHING = StoredHash
 
     #: Notes name the file that the structures came from: the same structures are the same.
     _hash_ignored_attributes = ('notes',)

@@ -1,16 +1,27 @@
-"""A job that its scheduler refuses for good ends with an exit code; AiiDA itself would pause it.
+"""How jobs wait for their scheduler: what it refuses for good ends them, and long ones are looked at less often.
 
 AiiDA tries to submit five times within five minutes and then pauses, whatever the reason. A pause is right where the
 computer or the scheduler does not answer: played again, the job goes on. It is wrong for an option that ``sbatch`` will
 never take: nobody looks at a paused process, and playing it changes nothing.
+
+A look at a job costs its worker some 40 ms. Where jobs of seconds and workers share the cores, as in the quickstart, a
+short interval for all of them would take a fifth of the cores from the jobs.
 """
 
 from __future__ import annotations
 
+import asyncio
 import re
+import time
+from collections.abc import Callable
+from typing import Any
 
-from aiida.engine.processes.calcjobs.tasks import Waiting
+from aiida.engine.processes.calcjobs.manager import JobManager
+from aiida.engine.processes.calcjobs.monitors import CalcJobMonitors
+from aiida.engine.processes.calcjobs.tasks import Waiting, task_update_job
 from aiida.engine.processes.process import ProcessState
+from aiida.engine.utils import InterruptableFuture
+from aiida.orm import CalcJobNode
 from aiida.schedulers import SchedulerError
 from plumpy.process_states import PauseInterruption, State
 
@@ -24,6 +35,10 @@ _FOR_GOOD = re.compile(
     flags=re.IGNORECASE,
 )
 
+#: A job is looked at when this share of its time has passed since the last look, at the latest after so many seconds;
+#: never before the interval of its computer has passed.
+_REST, _LONGEST_REST = 1 / 20, 5.0
+
 
 def find_refusal(error: str) -> str | None:
     """Return why ``sbatch`` will never take a job, None if it may take it later.
@@ -36,6 +51,22 @@ def find_refusal(error: str) -> str | None:
 
 class WaitingForScheduler(Waiting):
     """The state in which a job is sent, watched and fetched."""
+
+    #: When this state first looked at the job.
+    _first_look: float | None = None
+
+    @property
+    def monitors(self) -> CalcJobMonitors | None:
+        """The monitors of the job; AiiDA asks the database at every look where there are none."""
+        return super().monitors if 'monitors' in self.process.inputs else None
+
+    async def _launch_task(self, coro: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        if coro is task_update_job:
+            now = time.monotonic()
+            self._first_look = self._first_look or now
+            kwargs['rest'] = min((now - self._first_look) * _REST, _LONGEST_REST)
+            coro = _rest_and_look
+        return await super()._launch_task(coro, *args, **kwargs)
 
     async def execute(self) -> State:
         """Do as AiiDA does; where it gives up submitting because of a refusal, end the job."""
@@ -51,3 +82,12 @@ class WaitingForScheduler(Waiting):
             code = self.process.exit_codes.ERROR_SUBMISSION_REFUSED.format(reason=reason)
             end: State = self.create_state(ProcessState.RUNNING, self.process.terminate, code)
             return end
+
+
+async def _rest_and_look(
+    node: CalcJobNode, job_manager: JobManager, cancellable: InterruptableFuture, *, rest: float
+) -> bool:
+    """Do as AiiDA's ``task_update_job``, after a rest [s] which counts as a part of the computer's interval."""
+    await cancellable.with_interrupt(asyncio.sleep(rest))
+    done: bool = await task_update_job(node, job_manager, cancellable)
+    return done

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from aiida_oodal.engine.errors import OodalError
 from aiida_oodal.engine.linear.active_set import ActiveSet, choose_active_set
 from aiida_oodal.engine.linear.atom_energies import find_atom_energies
-from aiida_oodal.engine.linear.errors import weighted_force_rmse
 from aiida_oodal.engine.linear.fit import Solution, fit_linear
 from aiida_oodal.engine.linear.growth import Form, Limits, Step, grow
 from aiida_oodal.engine.linear.pairs import Pair, name_pairs, shortest_distances, unmet
@@ -90,15 +89,13 @@ def fit_ace(
         fit=settings.fit_atom_energies,
     )
 
-    def try_form(form: Form) -> tuple[float, tuple[AceBasis, Solution]]:
+    def try_form(form: Form) -> tuple[float, Solution[AceBasis]]:
         if report is not None:
             report(f'{form.number_of_functions} functions per element, cutoff {form.cutoff:g} angstrom')
         form_settings = settings.with_form(form.number_of_functions, form.cutoff)
         make_basis = functools.partial(AceBasis.from_settings, form_settings, elements, cores)
         solution = fit_linear(make_basis, targets, atom_energies, ridge=settings.ridge, workers=workers, report=report)
-        basis = make_basis()
-        basis.set_coefficients(solution.coefficients)
-        return weighted_force_rmse(basis, targets), (basis, solution)
+        return solution.force_rmse, solution
 
     limits = Limits(
         force_tolerance=settings.force_tolerance,
@@ -107,10 +104,10 @@ def fit_ace(
         n_labels=sum(3 * int((target.force_weights > 0.0).sum()) for target in targets),
         n_elements=len(elements),
     )
-    (basis, solution), steps, reason = grow(start, limits, try_form)
-    active_sets = {name: _choose(solution, name, settings) for name in basis.elements}
+    solution, steps, reason = grow(start, limits, try_form)
+    active_sets = {name: _choose(solution, name, settings) for name in solution.basis.elements}
     return AceFit(
-        potential=LinearPotential(basis, active_sets, solution.atom_energies),
+        potential=LinearPotential(solution.basis, active_sets, solution.atom_energies),
         steps=steps,
         reason=reason,
         cores=cores,
@@ -127,7 +124,7 @@ def unmet_message(pairs: Sequence[Pair], cutoff: float) -> str:
     )
 
 
-def _choose(solution: Solution, element: str, settings: AceFitSettings) -> ActiveSet:
+def _choose(solution: Solution[AceBasis], element: str, settings: AceFitSettings) -> ActiveSet:
     """Choose the active set of an element."""
     try:
         return choose_active_set(

@@ -10,21 +10,9 @@ import numpy as np
 
 from aiida_oodal.engine.metrics import energy_errors, force_errors, stress_errors
 
-from .basis import FloatArray, LinearBasis
+from .basis import FloatArray
 from .potential import LinearPotential
 from .targets import Target, named
-
-
-def weighted_force_rmse(basis: LinearBasis, targets: Iterable[Target]) -> float:
-    """Return the root mean square error of force components by their weights in the fit, eV/angstrom."""
-    squares = weights = 0.0
-    for target in targets:
-        with named(target.name, target.atoms):
-            prediction = basis.predict(target.atoms)
-        squared = target.force_weights**2
-        squares += float(squared @ np.square(prediction.forces - target.forces).sum(axis=1))
-        weights += 3.0 * float(squared.sum())
-    return float(np.sqrt(squares / weights)) if weights else 0.0
 
 
 @dataclass(frozen=True)

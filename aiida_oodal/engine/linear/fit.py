@@ -6,6 +6,7 @@ import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import numpy as np
 
@@ -16,31 +17,35 @@ from .targets import Target, named
 #: Atoms per block of the design matrix: bounds the memory, and being fixed makes the result independent of ``workers``.
 _BLOCK_ATOMS = 1000
 
+Basis = TypeVar('Basis', bound=LinearBasis)
+
 
 @dataclass(frozen=True)
-class Solution:
+class Solution(Generic[Basis]):
     """What a fit found.
 
-    :param coefficients: of all functions, shape ``(n_functions,)``.
+    :param basis: with the coefficients set.
+    :param force_rmse: root mean square error of the force components by their weights in the fit, eV/angstrom.
     :param atom_energies: those the fit began with, and what it added to those it was to fit.
     :param projections: environments that may enter the active set, by element, shape
         ``(n_environments, n_functions of the element)``.
     """
 
-    coefficients: FloatArray
+    basis: Basis
+    force_rmse: float
     atom_energies: AtomEnergies
     projections: dict[str, FloatArray]
 
 
 def fit_linear(
-    make_basis: Callable[[], LinearBasis],
+    make_basis: Callable[[], Basis],
     targets: Sequence[Target],
     atom_energies: AtomEnergies,
     *,
     ridge: float,
     workers: int = 1,
     report: Callable[[str], None] | None = None,
-) -> Solution:
+) -> Solution[Basis]:
     """Minimise the weighted squared residual of energies, forces and stresses plus ``ridge * |coefficients|^2``.
 
     Directions that the rows say nothing of have the coefficient 0 (the least-squares solution of smallest norm).
@@ -53,51 +58,59 @@ def fit_linear(
     basis = make_basis()
     fitted = atom_energies.fitted
     n_functions = sum(basis.sizes)
-    triangle: FloatArray = np.zeros((0, n_functions + len(fitted) + 1))
+    forces: FloatArray = np.zeros((0, n_functions + len(fitted) + 1))
+    others = forces
     projections: dict[str, list[FloatArray]] = {name: [] for name in basis.elements}
     blocks = list(_blocks(targets))
     for number, block in enumerate(_reduce_all(blocks, make_basis, basis, atom_energies, workers), start=1):
-        triangle = _triangle(np.vstack([triangle, block.triangle]))
+        forces = _triangle(np.vstack([forces, block.forces]))
+        others = _triangle(np.vstack([others, block.others]))
         for name, rows in block.projections.items():
             projections[name].append(rows)
         if report is not None:
             report(f'design matrix: block {number} of {len(blocks)}')
-    unknowns = solve_triangle(triangle, ridge)
+    unknowns = solve_triangle(_triangle(np.vstack([forces, others])), ridge)
     changes = dict(zip(fitted, unknowns[n_functions:].tolist(), strict=True))
+    basis.set_coefficients(unknowns[:n_functions])
+    weight = sum(3.0 * float(np.square(target.force_weights).sum()) for target in targets)
+    residual = np.linalg.norm(forces @ np.append(unknowns, -1.0))
     return Solution(
-        coefficients=unknowns[:n_functions],
+        basis=basis,
+        force_rmse=float(residual / np.sqrt(weight)) if weight else 0.0,
         atom_energies=atom_energies.moved(changes),
         projections={name: np.vstack(rows) for name, rows in projections.items()},
     )
 
 
-def weigh_rows(basis: LinearBasis, target: Target, atom_energies: AtomEnergies) -> tuple[FloatArray, list[FloatArray]]:
+def weigh_rows(
+    basis: LinearBasis, target: Target, atom_energies: AtomEnergies
+) -> tuple[FloatArray, FloatArray, list[FloatArray]]:
     """Make the weighted rows ``[X | counts | y]`` of one structure.
 
     Columns are the functions, the atom energies that are to be fitted, and the labels. Rows of weight 0 are left out.
 
-    :return: the rows, shape ``(n_rows, n_functions + n_fitted + 1)``, and the projections of all atoms.
+    :return: the rows of the forces and those of energy and stress, shapes ``(n_rows, n_functions + n_fitted + 1)``, and
+        the projections of all atoms.
     """
     fitted = atom_energies.fitted
     with named(target.name, target.atoms):
         design = basis.design(target.atoms, stress=target.stress_weight > 0.0)
     n_atoms, no_energies = len(target.atoms), np.zeros(len(fitted))
-    rows: list[FloatArray] = []
+    others: list[FloatArray] = [np.zeros((0, len(design.energy) + len(fitted) + 1))]
     if target.energy_weight > 0.0:
         energy = (target.energy - atom_energies.total(target)) / n_atoms
         row = np.concatenate([design.energy / n_atoms, target.count(fitted) / n_atoms, [energy]])
-        rows.append(target.energy_weight * row[np.newaxis])
+        others.append(target.energy_weight * row[np.newaxis])
     if target.stress_weight > 0.0 and design.stress is not None and target.stress is not None:
         columns = [design.stress, np.broadcast_to(no_energies, (6, len(fitted))), target.stress[:, np.newaxis]]
-        rows.append(target.stress_weight * np.hstack(columns))
+        others.append(target.stress_weight * np.hstack(columns))
     kept = target.force_weights > 0.0
     forces = np.empty((int(kept.sum()), 3, len(design.energy) + len(fitted) + 1))
     forces[..., : len(design.energy)] = design.forces[kept]
     forces[..., len(design.energy) : -1] = no_energies
     forces[..., -1] = target.forces[kept]
     forces *= target.force_weights[kept][:, np.newaxis, np.newaxis]
-    rows.append(forces.reshape(-1, forces.shape[2]))
-    return np.vstack(rows), design.projections
+    return forces.reshape(-1, forces.shape[2]), np.vstack(others), design.projections
 
 
 def solve_triangle(triangle: FloatArray, ridge: float) -> FloatArray:
@@ -109,9 +122,10 @@ def solve_triangle(triangle: FloatArray, ridge: float) -> FloatArray:
 
 @dataclass(frozen=True)
 class _Block:
-    """What is kept of one block: its triangular factor, and the projections of its core atoms by element."""
+    """What is kept of one block: triangular factors of its rows, and the projections of its core atoms by element."""
 
-    triangle: FloatArray
+    forces: FloatArray
+    others: FloatArray
     projections: dict[str, FloatArray]
 
 
@@ -130,22 +144,25 @@ def _blocks(targets: Sequence[Target]) -> Iterator[list[Target]]:
 
 
 def _reduce(block: Sequence[Target], basis: LinearBasis, atom_energies: AtomEnergies) -> _Block:
-    """Build the weighted rows of a block and reduce them to a triangle by QR.
+    """Build the weighted rows of a block and reduce them to triangles by QR.
 
     The triangle of ``[X | y]`` has the same normal equations as the rows themselves, without squaring their condition
     number as X^T X would, so that blocks can be joined one after the other (sequential TSQR, Demmel et al., SIAM J.
     Sci. Comput. 34, A206).
     """
-    all_rows: list[FloatArray] = []
+    force_rows: list[FloatArray] = []
+    other_rows: list[FloatArray] = []
     projections: dict[str, list[FloatArray]] = {name: [] for name in basis.elements}
     for target in block:
-        rows, vectors = weigh_rows(basis, target, atom_energies)
-        all_rows.append(rows)
+        of_forces, of_others, vectors = weigh_rows(basis, target, atom_energies)
+        force_rows.append(of_forces)
+        other_rows.append(of_others)
         for symbol, is_core, vector in zip(target.atoms.get_chemical_symbols(), target.core, vectors, strict=True):
             if is_core:
                 projections[symbol].append(vector)
     return _Block(
-        triangle=_triangle(np.vstack(all_rows)),
+        forces=_triangle(np.vstack(force_rows)),
+        others=_triangle(np.vstack(other_rows)),
         projections={
             name: np.array(vectors).reshape(-1, size)
             for (name, vectors), size in zip(projections.items(), basis.sizes, strict=True)

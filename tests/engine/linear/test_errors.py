@@ -7,7 +7,7 @@ from ase import units
 from aiida_oodal.engine.ace.settings import AceFitSettings
 from aiida_oodal.engine.linear.active_set import choose_active_set
 from aiida_oodal.engine.linear.atom_energies import AtomEnergies
-from aiida_oodal.engine.linear.errors import compare, judge, weighted_force_rmse
+from aiida_oodal.engine.linear.errors import compare, judge
 from aiida_oodal.engine.linear.potential import LinearPotential
 from aiida_oodal.engine.linear.targets import make_target
 
@@ -68,9 +68,3 @@ def test_what_weighed_nothing_can_be_left_out(potential, spoilt):
     assert judged['by_element']['Ar']['n_atoms'] == 14
     assert judged['force_rmse'] == pytest.approx(np.sqrt(4 / 14) * 10.0)
     assert (judged['n_core_atoms'], judged['core_fraction']) == (14, 0.7)
-
-
-def test_the_error_that_growth_looks_at_counts_by_weights(basis, spoilt):
-    targets = spoilt(buffer_weight=0.5)
-    squares = 4 * 0.01**2 + 0.25 * 6 * 0.3**2
-    assert weighted_force_rmse(basis, targets) == pytest.approx(np.sqrt(squares / (10 + 4 + 0.25 * 6)))

@@ -30,7 +30,7 @@ def labelled(toy):
 
 def test_any_basis_that_makes_rows_can_be_fitted(toy, labelled):
     solution = fit_linear(toy.PairBasis, labelled(), ZERO, ridge=0.0)
-    assert solution.coefficients == pytest.approx(TRUTH, abs=1e-8)
+    assert solution.basis.coefficients == pytest.approx(TRUTH, abs=1e-8)
     assert solution.projections['Ar'].shape == (6 + 7 + 8 + 9 + 10 + 11, 4)
 
 
@@ -38,11 +38,11 @@ def test_energies_forces_and_stresses_each_carry_the_fit_alone(toy, labelled):
     (target,) = labelled(1, energy_weight=0.0, stress_weight=100.0)
     target.force_weights[:] = 0.0
     # Six rows of stress for four coefficients.
-    assert fit_linear(toy.PairBasis, [target], ZERO, ridge=0.0).coefficients == pytest.approx(TRUTH, abs=1e-6)
+    assert fit_linear(toy.PairBasis, [target], ZERO, ridge=0.0).basis.coefficients == pytest.approx(TRUTH, abs=1e-6)
     targets = labelled(8, energy_weight=5.0)
     for target in targets:
         target.force_weights[:] = 0.0
-    assert fit_linear(toy.PairBasis, targets, ZERO, ridge=0.0).coefficients == pytest.approx(TRUTH, abs=1e-5)
+    assert fit_linear(toy.PairBasis, targets, ZERO, ridge=0.0).basis.coefficients == pytest.approx(TRUTH, abs=1e-5)
 
 
 def test_weights_are_those_of_the_residuals(toy, labelled):
@@ -51,12 +51,30 @@ def test_weights_are_those_of_the_residuals(toy, labelled):
     other.forces[:] *= 2.0
     other.force_weights[:] = 0.5
     solution = fit_linear(toy.PairBasis, [one, other], ZERO, ridge=0.0)
-    assert solution.coefficients == pytest.approx((1.0 + 0.25 * 2.0) / 1.25 * TRUTH, abs=1e-8)
+    assert solution.basis.coefficients == pytest.approx((1.0 + 0.25 * 2.0) / 1.25 * TRUTH, abs=1e-8)
+
+
+def test_the_error_that_growth_looks_at_is_that_of_the_potential_by_weights(toy, labelled):
+    targets, random = labelled(energy_weight=3.0, stress_weight=2.0), np.random.default_rng(2)
+    for target in targets:
+        target.forces[:] += random.normal(scale=0.2, size=target.forces.shape)
+        target.force_weights[:] = random.uniform(0.0, 2.0, size=len(target.forces))
+    targets[1].force_weights[2:] = 0.0
+    solution = fit_linear(toy.PairBasis, targets, FITTED, ridge=1e-3)
+    squares = weights = 0.0
+    for target in targets:
+        differences = solution.basis.predict(target.atoms).forces - target.forces
+        squares += (target.force_weights[:, np.newaxis] * differences).ravel() @ (
+            target.force_weights[:, np.newaxis] * differences
+        ).ravel()
+        weights += 3 * (target.force_weights**2).sum()
+    assert solution.force_rmse > 0.1
+    assert solution.force_rmse == pytest.approx(np.sqrt(squares / weights))
 
 
 def test_atom_energies_are_unknowns_like_the_others(toy, labelled):
     solution = fit_linear(toy.PairBasis, labelled(atom_energy=-41.5), FITTED, ridge=0.0)
-    assert solution.coefficients == pytest.approx(TRUTH, abs=1e-6)
+    assert solution.basis.coefficients == pytest.approx(TRUTH, abs=1e-6)
     assert solution.atom_energies.values == {'Ar': pytest.approx(-41.5, abs=1e-6)}
     assert solution.atom_energies.sources == {'Ar': 'fitted'}
 
@@ -78,7 +96,7 @@ def test_blocks_add_up(toy, labelled, monkeypatch):
     monkeypatch.setattr(room, '_BLOCK_ATOMS', 8)
     parts = fit_linear(toy.PairBasis, labelled(), ZERO, ridge=1e-6, report=lines.append)
     assert lines[-1] == 'design matrix: block 5 of 5'
-    assert parts.coefficients == pytest.approx(whole.coefficients, rel=1e-9)
+    assert parts.basis.coefficients == pytest.approx(whole.basis.coefficients, rel=1e-9)
     assert np.array_equal(parts.projections['Ar'], whole.projections['Ar'])
 
 
