@@ -17,13 +17,19 @@ _TIMES = re.compile(r'oodal-begin (\d+)[\s\S]*oodal-end (\d+)')
 
 
 def count_core_hours(process: orm.ProcessNode) -> float | None:
-    """Return the core hours of a job, or of all jobs that a process called; None if they are not known for any.
+    """Return the core hours of a job, or of all jobs that a process called, as :func:`add_core_hours` does."""
+    return add_core_hours({process.pk} if isinstance(process, orm.CalcJobNode) else find_jobs(process))
+
+
+def add_core_hours(jobs: set[int]) -> float | None:
+    """Return the core hours of jobs together, as far as they are known; None if they are not known for any.
 
     For a job the first known of these counts: ``core_seconds`` of its output ``results``, Slurm's accounting, the times
     at which its script began and ended (:data:`BEGIN`, :data:`END`), the time that the scheduler saw it run. Jobs that
     were taken from AiiDA's cache cost nothing.
+
+    :param jobs: their PKs.
     """
-    jobs = {process.pk} if isinstance(process, orm.CalcJobNode) else find_jobs(process)
     known = _read_core_seconds(jobs)
     seconds = [*known.values(), *_count_core_seconds(jobs - set(known))]
     return sum(seconds) / 3600.0 if seconds else None

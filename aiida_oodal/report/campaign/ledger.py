@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from aiida import orm
 from aiida.common.links import LinkType
 
-from aiida_oodal.calculations.job.cost import count_core_hours
+from aiida_oodal.calculations.job.cost import add_core_hours
 from aiida_oodal.data import StructureSetData
 from aiida_oodal.workchains.calls import Call, Stage
 
@@ -133,17 +133,17 @@ def read_ledger(campaign: orm.WorkChainNode, history: CampaignHistory, processes
 
     :param processes: of :func:`list_processes`.
     """
-    jobs: dict[str, list[orm.CalcJobNode]] = {}
+    jobs: dict[str, set[int]] = {}
     for ran in processes:
         if isinstance(ran.process, orm.CalcJobNode):
-            jobs.setdefault(_name(ran), []).append(ran.process)
+            jobs.setdefault(_name(ran), set()).add(ran.process.pk)
     labels = _count_labels(campaign, history)
     rows = []
     for what in (INITIAL, MD, CARVING, CHOICE, CLUSTERS, AUDIT, TRAINING, JUDGING):
-        hours = [known for job in jobs.get(what, ()) if (known := count_core_hours(job)) is not None]
+        ran_jobs = jobs.get(what, set())
         structures, atoms = labels.get(what, (None, None))
-        if jobs.get(what) or structures:
-            rows.append(Cost(what, len(jobs.get(what, ())), structures, atoms, sum(hours) if hours else None))
+        if ran_jobs or structures:
+            rows.append(Cost(what, len(ran_jobs), structures, atoms, add_core_hours(ran_jobs)))
     paid = next((row.core_hours for row in rows if row.what == CLUSTERS), None)
     return Ledger(tuple(rows), _compare_with_whole_cells(history, paid))
 
