@@ -6,9 +6,13 @@ import time
 
 import pytest
 from aiida.engine import run_get_node
+from aiida.engine.utils import InterruptableFuture, get_or_create_event_loop
 from ase.build import bulk
+from plumpy.process_states import KillInterruption
 
 from aiida_oodal.calculations.codes.engine_code import EXECUTABLE
+from aiida_oodal.calculations.job import submission
+from aiida_oodal.calculations.job.submission import _rest_and_look
 from aiida_oodal.calculations.label import LabelCalculation
 from aiida_oodal.data import StructureSetData
 
@@ -59,6 +63,28 @@ def test_a_job_that_left_nothing_was_lost_or_says_itself_why(label, prepend_text
     assert node.exit_status == status, node.exit_message
     for word in words:
         assert word in node.exit_message
+
+
+def test_a_job_is_looked_at_less_often_the_longer_it_runs(label, monkeypatch):
+    rests = []
+
+    async def remember(*arguments, rest):
+        rests.append(rest)
+        return await _rest_and_look(*arguments, rest=rest)
+
+    monkeypatch.setattr(submission, '_rest_and_look', remember)
+    assert label('sleep 2').is_finished_ok
+    assert rests[0] == 0.0
+    assert rests == sorted(set(rests))
+    assert rests[-1] < submission._LONGEST_REST
+
+
+def test_who_kills_a_job_does_not_wait_for_its_rest():
+    loop = get_or_create_event_loop()
+    cancellable = InterruptableFuture()
+    loop.call_soon(cancellable.interrupt, KillInterruption('enough'))
+    with pytest.raises(KillInterruption, match='enough'):
+        loop.run_until_complete(_rest_and_look(None, None, cancellable, rest=3600.0))
 
 
 @pytest.fixture
