@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import psutil
-from aiida.brokers.zeromq import ZeromqBroker
 from aiida.brokers.zeromq.queue import PersistentQueue
-from aiida.brokers.zeromq.service import ZeromqBrokerService
 from aiida.engine.daemon.client import get_daemon_client
 from aiida.engine.processes.control import get_active_processes
 from aiida.manage import get_manager
@@ -25,67 +20,10 @@ from aiida.storage.psql_dos.backend import PsqlDosBackend
 from plumpy.process_comms import create_continue_body
 
 from aiida_oodal.engine.errors import OodalError
+from aiida_oodal.workchains.broker import broker_layout, look_at_broker, read_tasks
 
 #: Longest that a `verdi` command about the daemon may take [s]; far above what it takes.
 _VERDI_TIMEOUT = 300
-
-
-@dataclass(frozen=True)
-class BrokerState:
-    """What the ZeroMQ broker says of itself.
-
-    :param alive: whether its process is there.
-    :param pending: tasks that no worker has taken.
-    :param processing: tasks that workers hold.
-    :param workers: workers that listen to it.
-    """
-
-    alive: bool
-    pending: int = 0
-    processing: int = 0
-    workers: int = 0
-
-    @property
-    def deaf(self) -> bool:
-        """Whether tasks wait and no worker listens: the workers do not know the address of the restarted broker."""
-        return self.alive and self.pending > 0 and self.workers == 0
-
-
-def look_at_broker() -> BrokerState | None:
-    """Return the state of the loaded profile's broker; None where it is not ZeroMQ."""
-    broker = get_manager().get_broker()
-    if not isinstance(broker, ZeromqBroker):
-        return None
-    if not broker.check_service_reachable():
-        return BrokerState(alive=False)
-    status = broker.probe_service_status()
-    # A broker that was killed leaves its last status behind, until the next one has written its own.
-    if not psutil.pid_exists(int(status.get('pid') or -1)):
-        return BrokerState(alive=True)
-    return BrokerState(
-        alive=True,
-        pending=int(status.get('pending_tasks') or 0),
-        processing=int(status.get('processing_tasks') or 0),
-        workers=int(status.get('task_subscribers') or 0),
-    )
-
-
-def read_tasks(folders: Sequence[str] = ('pending', 'processing', 'pending')) -> set[int] | None:
-    """Return the processes for which the ZeroMQ broker has a task, in hand or not; None where it is not ZeroMQ.
-
-    From its files, while it runs: AiiDA's own reader (``iterate_tasks``) puts all that are in hand back into the queue.
-
-    :param folders: of the broker, in which they are looked for; a task moves from one to the other and back.
-    """
-    if look_at_broker() is None:
-        return None
-    layout = _broker_layout()
-    found = set()
-    for folder in folders:
-        for path in (layout.storage_path / 'tasks' / folder).glob('*.json'):
-            with suppress(FileNotFoundError):
-                found.add(json.loads(path.read_text())['body'].get('args', {}).get('pid'))
-    return found - {None}
 
 
 def daemon_runs() -> bool:
@@ -190,7 +128,7 @@ def _forget_killed_broker() -> None:
     """
     if look_at_broker() is None:
         return
-    layout = _broker_layout()
+    layout = broker_layout()
     for path in (layout.sockets_file, layout.pid_file, layout.status_file):
         path.unlink(missing_ok=True)
 
@@ -204,19 +142,13 @@ def _replace_lost_tasks() -> None:
     tasks = read_tasks()
     if tasks is None:
         return
-    queue = PersistentQueue(_broker_layout().storage_path / 'tasks')
+    queue = PersistentQueue(broker_layout().storage_path / 'tasks')
     for pk in get_active_processes(project='id'):
         if pk not in tasks:
             queue.push(uuid.uuid4().hex, {'body': create_continue_body(pid=pk, nowait=False), 'no_reply': True})
     # `verdi process repair` ends what it takes for stray connections to PostgreSQL; ours would be one of them.
     if type(get_manager().get_profile_storage()) is PsqlDosBackend:
         get_manager().reset_profile_storage()
-
-
-def _broker_layout() -> Any:
-    """Return where the ZeroMQ broker of the loaded profile keeps its files."""
-    paths = get_config().filepaths(get_profile())['broker_service']
-    return ZeromqBrokerService.FilepathLayout(paths['dir'], log_file_path=paths['log'])
 
 
 def run_verdi(*arguments: str) -> str:

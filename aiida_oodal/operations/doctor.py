@@ -12,8 +12,9 @@ from aiida.manage.configuration import get_config_option, get_profile
 from aiida.orm import Log
 
 from aiida_oodal.engine.errors import OodalError
+from aiida_oodal.workchains.broker import BrokerState, look_at_broker
 
-from .daemon import BrokerState, find_daemon_processes, look_at_broker, start_daemon
+from .daemon import find_daemon_processes, start_daemon
 from .processes import (
     close_ended,
     count_active,

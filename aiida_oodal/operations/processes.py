@@ -118,7 +118,7 @@ def find_stranded() -> list[Any]:
     When a connection ends, the broker of AiiDA 2.9 asks its workers once whether they are there. If it asks a moment
     too early, the dead one counts as alive, and it never asks again.
     """
-    from .daemon import read_tasks
+    from aiida_oodal.workchains.broker import read_tasks
 
     held = read_tasks(('processing',)) or set()
     filters = {**_ACTIVE, 'mtime': {'<': datetime.now(UTC) - _SETTLED}, 'id': {'in': sorted(held)}}
@@ -187,7 +187,7 @@ def _find(filters: dict[str, Any], *kinds: type[ProcessNode]) -> list[Any]:
 
 def _without_task(*states: str, older_than: timedelta | None = None) -> list[Any]:
     """Return processes in these states that the ZeroMQ broker has no task for; functions run inside of others."""
-    from .daemon import read_tasks
+    from aiida_oodal.workchains.broker import read_tasks
 
     filters: dict[str, Any] = {'attributes.process_state': {'in': list(states)}}
     if older_than is not None:  # else not: one that changes at this very moment counts, too

@@ -21,6 +21,8 @@ from aiida_oodal.calculations.explained import ERROR_INPUT
 from aiida_oodal.calculations.job.engine_job import was_lost
 from aiida_oodal.engine.errors import OodalError
 
+from .broker import read_tasks
+
 #: How often in a row a job is sent again that the machine ended, and that came no further than the time before.
 MOST_FRUITLESS = 3
 #: Seconds in which whatever another worker was just writing is in the database; SQLite lets it wait for 5 s.
@@ -184,7 +186,8 @@ class ResumingWorkChain(WorkChain):
 
         If a child was stored but is not in the checkpoint of its caller, it is not known whether the broker has a task
         for it. If no worker has begun it, it is ended, so that it can never run, and the step submits another. Children
-        that have ended but were not sealed are sealed.
+        that have ended but were not sealed are sealed. Children that are waited for, not begun and without a task get
+        one.
         """
         children = self.node.called
         noted = {awaitable.pk for awaitable in self._awaitables} | {node.pk for node in _find_processes(self.ctx)}
@@ -212,6 +215,20 @@ class ResumingWorkChain(WorkChain):
                 'a worker was killed; what it had submitted and no other worker had begun was ended: '
                 f'{", ".join(ended)}'
             )
+        await self._hand_on([child for child in children if child.pk in noted and _is_idle(child)])
+
+    async def _hand_on(self, children: list[orm.ProcessNode]) -> None:
+        """Give children that are waited for a task if the broker has none: it was stopped while they were submitted."""
+        if not children or self.runner.controller is None or read_tasks() is None:
+            return
+        await asyncio.sleep(_SETTLED)
+        tasks = read_tasks() or set()
+        for child in children:
+            if child.pk not in tasks and _is_idle(child):
+                self.report(
+                    f'{child.process_label}<{child.pk}> was stored and never begun: it is handed to the broker again'
+                )
+                self.runner.controller.continue_process(child.pk, nowait=False, no_reply=True)
 
     def find_children(self, call: str) -> list[orm.ProcessNode]:
         """Return the children with this label of the call link, the oldest first."""

@@ -50,6 +50,12 @@ def test_a_cluster(campaign, link):
     atoms = next(atoms for atoms in orm.load_node(link.labels) if atoms.info['queue_key'] == key)
     assert f'energy {atoms.info["REF_energy"]:.4f} eV' in said
     assert f'force on the centre {np.linalg.norm(atoms.arrays["REF_forces"][0]):.3f} eV/Å' in said
+    (judge,) = [node for node in campaign.called if node.base.attributes.get('process_label') == 'JudgeCalculation'][:1]
+    judged = next(atoms for atoms in judge.outputs.judged if atoms.info['queue_key'] == key)
+    errors = judged.arrays['force_error']
+    assert f'AcePotentialData<{link.ignorant}>, which drove the walker, was wrong there' in said
+    assert f'its force on the centre is off by {errors[0]:.3f} eV/Å' in said
+    assert f'by {errors[cluster.force_mask > 0.5].max():.3f} at most' in said
 
 
 def test_what_learned_it_first_is_named(link):

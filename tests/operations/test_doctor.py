@@ -83,7 +83,7 @@ def test_a_paused_process_is_named(aiida_profile, daemon_client):
 def test_the_status_that_a_killed_broker_left_is_not_the_next_ones(aiida_profile, started_daemon_client):
     from aiida.manage import get_manager
 
-    from aiida_oodal.operations.daemon import look_at_broker
+    from aiida_oodal.workchains.broker import look_at_broker
 
     end = time.monotonic() + 60
     while not look_at_broker().workers:

@@ -67,3 +67,12 @@ def test_it_is_found_through_sets_that_were_put_together(rounds):
     potential = train({'training__start': merged})
     train({'training__start': merged})
     assert find_first_student(own) == potential
+
+
+@pytest.mark.parametrize('name', ['validation', 'anchors__cold'])
+def test_nobody_learned_what_a_model_was_only_judged_on(rounds, name):
+    own = label(200)
+    judged = train({'training__start': label(201), name: own})
+    assert find_first_student(own) is None
+    leading = label(202, potential=judged)
+    assert find_first_student(leading) is None

@@ -1,6 +1,7 @@
 """Steps that are taken again because the worker that took them was killed before it could note it."""
 
 import asyncio
+import time
 from contextlib import nullcontext, suppress
 from pathlib import Path
 
@@ -16,11 +17,13 @@ from aiida.manage.caching import enable_caching
 from ase.build import bulk
 from ase.calculators.emt import EMT
 from machine import require
+from plumpy.persistence import LoadSaveContext
 
 from aiida_oodal.calculations.make_crystals import make_crystals
 from aiida_oodal.calculations.md import MdCalculation
 from aiida_oodal.data import AcePotentialData, StructureSetData
 from aiida_oodal.engine.label.calculators import label_structure
+from aiida_oodal.workchains.broker import read_tasks
 from aiida_oodal.workchains.campaign import CampaignWorkChain
 from aiida_oodal.workchains.md_base import MdBaseWorkChain
 from aiida_oodal.workchains.resuming import ResumingWorkChain
@@ -118,6 +121,29 @@ def test_a_run_that_was_stored_but_perhaps_not_handed_on_is_ended_and_replaced(m
     # One that has finished is taken as it is, however often the step is taken.
     caller.take('run_process')
     assert caller.children() == [first, second]
+
+
+def test_a_child_of_which_the_broker_never_heard_gets_its_task_from_who_waits_for_it(md, started_daemon_client):
+    """As it was left where the broker was stopped while a worker submitted, and the worker noted it none the less."""
+    caller = Caller(MdBaseWorkChain, md=md)
+    caller.take('run_process')
+    (child,) = caller.children()
+    assert child.pk not in read_tasks()
+    for task in asyncio.all_tasks(get_manager().get_runner().loop):  # the worker that would have begun it is gone
+        task.get_coro().cr_frame.f_locals['self'].close()
+        task.cancel()
+    runner = get_manager().create_runner(broker_submit=True, loop=get_manager().get_runner().loop)
+    process = caller.persister.load_checkpoint(caller.process.pid).unbundle(LoadSaveContext(runner=runner))
+    hand_on = process._hand_on([child])
+    with suppress(StopIteration):
+        while True:  # not in the loop, where the child would begin
+            hand_on.send(None)
+    process.close()
+    end = time.monotonic() + 120
+    while not child.is_terminated:
+        assert time.monotonic() < end, Path(started_daemon_client.daemon_log_file).read_text()
+        time.sleep(0.2)
+    assert child.is_finished_ok, child.exit_message
 
 
 def test_a_run_that_another_worker_has_begun_is_waited_for(md):

@@ -144,7 +144,7 @@ def _find_errors(frames: Sequence[Mapping[str, Any]], settings: AuditSettings) -
         return []
     worst = max(wrong, key=lambda frame: float(frame['force_rmse']))
     return [
-        f'the force error is {worst["force_rmse"]:.3g} meV/angstrom at step {worst["step"]} (tolerance '
+        f'the force RMSE is {worst["force_rmse"]:.3g} meV/angstrom at step {worst["step"]} (tolerance '
         f'{_MILLI * settings.tolerance:g}), too large in {len(wrong)} of {len(frames)}'
     ]
 
@@ -154,7 +154,9 @@ def explain_verdicts(verdicts: Mapping[str, Mapping[str, Any]]) -> list[str]:
     sentences = []
     for name, verdict in verdicts.items():
         errors = [frame['force_rmse'] for frame in verdict['frames']]
-        largest = f'force error at most {max(errors):.0f} meV/angstrom, {len(errors)} labelled' if errors else ''
+        largest = (
+            f'force RMSE of a frame at most {max(errors):.0f} meV/angstrom, {len(errors)} labelled' if errors else ''
+        )
         said = '; '.join(verdict['reasons']) or largest
         sentences.append(f'walker {name!r} {"passed" if verdict["passed"] else "failed"} the audit: {said}')
     return sentences

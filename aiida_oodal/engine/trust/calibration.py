@@ -174,7 +174,7 @@ def explain_calibration(found: Mapping[str, Any]) -> list[str]:
     if found['on_labels'] is not None:
         sentences.append(
             f'{100 * found["on_labels"]:.0f} % of {found["n_labels"]} atoms that were labelled in this round are below '
-            'the bound of the round before'
+            f'the bound of the round before, which promised {promised}'
         )
     return sentences
 

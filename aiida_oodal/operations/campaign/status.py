@@ -9,6 +9,7 @@ from typing import Any
 from aiida import orm
 from aiida.common.links import LinkType
 
+from aiida_oodal.engine.trust.audit import explain_verdicts
 from aiida_oodal.operations.follow import describe_activity
 from aiida_oodal.queue import QueueStatus
 from aiida_oodal.queue.listing import Selection, count_selected, sum_core_hours
@@ -47,6 +48,7 @@ class CampaignStatus:
     :param n_atoms: of these structures.
     :param force_rmse: of each training on the validation set, meV/angstrom; None where there is none.
     :param calibration: what the last one found, sentences; empty if there is none.
+    :param audit: what the last audit said of each walker; empty if there was none.
     :param failed: processes of the present round that failed, and why.
     :param reports: the last reports.
     :param advice: what can be done now, with commands.
@@ -66,6 +68,7 @@ class CampaignStatus:
     n_labels: int
     n_atoms: int
     force_rmse: list[float | None]
+    audit: list[str]
     calibration: list[str]
     failed: list[str]
     reports: list[str]
@@ -96,6 +99,7 @@ def read_status(campaign: orm.WorkChainNode) -> CampaignStatus:
         n_labels=n_labels,
         n_atoms=n_atoms,
         force_rmse=_read_errors(calls),
+        audit=_read_audit(calls),
         calibration=_read_calibration(calls),
         failed=[
             f'{call}: {node.process_label}<{node.pk}>: {node.exit_message or node.process_state.value}'
@@ -187,12 +191,22 @@ def _read_errors(calls: dict[Call, int]) -> list[float | None]:
 
 def _read_calibration(calls: dict[Call, int]) -> list[str]:
     """Say what the last calibration found."""
-    found = max(((call.round, pk) for call, pk in calls.items() if call.stage is Stage.CALIBRATE), default=None)
+    return _read_last(calls, Stage.CALIBRATE, 'result', 'sentences') or []
+
+
+def _read_audit(calls: dict[Call, int]) -> list[str]:
+    """Say what the last audit found."""
+    return explain_verdicts(_read_last(calls, Stage.AUDIT, 'results', 'walkers') or {})
+
+
+def _read_last(calls: dict[Call, int], stage: Stage, output: str, key: str) -> Any:
+    """Return one value of an output of the last call of a stage; None if there is none yet."""
+    found = max(((call.round, pk) for call, pk in calls.items() if call.stage is stage), default=None)
     if found is None:
-        return []
+        return None
     query = orm.QueryBuilder().append(orm.ProcessNode, filters={'id': found[1]}, tag='call')
-    query.append(orm.Dict, with_incoming='call', edge_filters={'label': 'result'}, project='attributes.sentences')
-    return [sentence for sentences in query.all(flat=True) for sentence in sentences]
+    query.append(orm.Dict, with_incoming='call', edge_filters={'label': output}, project=f'attributes.{key}')
+    return query.first(flat=True)
 
 
 def _read_reports(campaign: orm.WorkChainNode) -> list[str]:

@@ -22,6 +22,11 @@ from .ledger import AUDIT, CLUSTERS, INITIAL, Ledger, Ran
 
 _LAMMPS = re.compile(r'LAMMPS \((.+?)\)')
 _FEMTO = 1000.0
+#: What was done to atoms of the buffer that overlap across the new boundary.
+_REPAIRS = {
+    'drop': ', of which atoms that overlap across the new boundary were left out',
+    'relax': ', of which atoms that overlap across the new boundary were moved apart',
+}
 
 
 @dataclass(frozen=True)
@@ -106,10 +111,12 @@ def _tell_walkers(campaign: orm.WorkChainNode, processes: Sequence[Ran], referen
             every.add(settings.gamma_every)
             told += f', {_describe_md(settings)}'
         walkers.append(told)
+    starts = {walker['structure'].uuid for walker in campaign.inputs.walkers.values()}
     version = _find_lammps(processes)
     yield (
         f'Molecular dynamics was run in LAMMPS{f" ({version})" if version else ""} {references.cite("lammps")} from '
-        f'{len(walkers)} initial structure{"s" if len(walkers) > 1 else ""} ({"; ".join(walkers)}).'
+        f'{len(starts)} initial structure{"s" if len(starts) > 1 else ""} by {len(walkers)} '
+        f'walker{"s" if len(walkers) > 1 else ""} ({"; ".join(walkers)}).'
     )
     limits = Thresholds.load(campaign.inputs.thresholds.get_dict() if 'thresholds' in campaign.inputs else {})
     steps = ' or '.join(str(number) for number in sorted(every)) or 'few'
@@ -163,9 +170,10 @@ def _tell_carving(campaign: orm.WorkChainNode) -> Iterator[str]:
     carve = CarveSettings.load(_get_settings(campaign, 'carve'))
     select = SelectSettings.load(_get_settings(campaign, 'select'))
     shape = 'cubes of bulk density' if carve.shape == 'cube' else 'spheres in vacuum'
+    repair = _REPAIRS.get(carve.repair, '')
     yield (
         f'Around up to {carve.centres_per_snapshot} atoms with the largest γ of a frame, periodic cells ({shape}) were '
-        f'cut out, with a core of radius {carve.radius:g} Å and a buffer of {carve.buffer:g} Å; at most '
+        f'cut out, with a core of radius {carve.radius:g} Å and a buffer of {carve.buffer:g} Å{repair}; at most '
         f'{select.max_clusters} of the cells of a round were chosen to be labelled.'
     )
 

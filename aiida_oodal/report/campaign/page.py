@@ -94,13 +94,15 @@ def summarise(history: CampaignHistory) -> str:
             f'The first potential left the range of its training data at step {earliest.last_step} of walker '
             f'{earliest.name} (largest gamma {earliest.max_gamma or 0:.1f}).'
         )
-    sentences.append(f'{n_clusters} clusters with {n_atoms} atoms were labelled in {len(history.rounds)} rounds.')
+    n_rounds = sum(entry.n_labelled > 0 for entry in history.rounds)
+    rounds = '1 round' if n_rounds == 1 else f'{n_rounds} rounds'
+    sentences.append(f'{n_clusters} clusters with {n_atoms} atoms were labelled in {rounds}.')
     errors = {entry.number: entry.force_rmse for entry in history.rounds if entry.force_rmse is not None}
     if first.force_rmse is not None and last.force_rmse is not None:
         worst = max(errors, key=lambda number: errors[number])
         between = f', and was {errors[worst]:.0f} in round {worst}' if errors[worst] > first.force_rmse else ''
         sentences.append(
-            f'The force error on structures that were never trained on went from {first.force_rmse:.0f} to '
+            f'The force RMSE on structures that were never trained on went from {first.force_rmse:.0f} to '
             f'{last.force_rmse:.0f} meV/Å{between}.'
         )
     if any(entry.audit for entry in history.rounds):
@@ -119,7 +121,7 @@ def _summarise_audits(history: CampaignHistory) -> str:
     n_labels = sum(entry.audit_labels.n_structures for entry in audited if entry.audit_labels is not None)
     failed = sum(not entry.passed for entry in audited)
     errors = [frame['force_rmse'] for verdict in audited[-1].audit.values() for frame in verdict['frames']]
-    right = f'; where they ended the force error is at most {max(errors):.0f} meV/Å' if errors else ''
+    right = f'; where they ended the force RMSE of a frame is at most {max(errors):.0f} meV/Å' if errors else ''
     times = f', and {failed} of {len(audited)} audits found the potential wrong' if failed else ''
     return f'{n_labels} structures were labelled to audit walkers that had run to their end{times}{right}.'
 

@@ -13,6 +13,9 @@ from aiida.orm.utils.node import load_node_class
 if TYPE_CHECKING:
     from aiida_oodal.data import ClusterData, PotentialData, StructureSetData
 
+#: Links of inputs that are more to a training than sets on which its model is only judged.
+_LEARNED_FROM = {'and': [{'label': {'!==': 'validation'}}, {'label': {'!like': 'anchors\\_\\_%'}}]}
+
 
 @dataclass(frozen=True)
 class Link:
@@ -48,7 +51,7 @@ def trace_potential(potential: PotentialData) -> list[Link]:
     for labels, cluster in find_learned(potential):
         carving = cluster.creator
         if carving.pk not in read:
-            read[carving.pk] = _inputs(carving)
+            read[carving.pk] = read_inputs(carving)
         inputs = read[carving.pk]
         begun[cluster.pk] = (cluster.ctime, cluster.uuid)  # PKs of an archive are in no order
         attributes = cluster.base.attributes
@@ -83,7 +86,7 @@ def find_grader(inputs: Mapping[str, Any]) -> orm.Data:
 
 def find_learned(model: orm.Data) -> Iterator[tuple[StructureSetData, ClusterData]]:
     """Go through the clusters that a model was trained on and whose past is known, each with the set of its label."""
-    sets = {} if model.creator is None else _inputs(model.creator).get('training', {})
+    sets = {} if model.creator is None else read_inputs(model.creator).get('training', {})
     for labels in sets.values():
         for cluster in find_clusters(labels):
             if cluster.creator is not None:
@@ -100,7 +103,7 @@ def find_clusters(labels: StructureSetData) -> Iterator[ClusterData]:
         creator = sources.pop().creator
         if creator is None:
             continue
-        for name, value in _inputs(creator).items():
+        for name, value in read_inputs(creator).items():
             for key, node in value.items() if isinstance(value, dict) else ((name, value),):
                 if isinstance(node, ClusterData) and key in keys:
                     yield node
@@ -111,6 +114,8 @@ def find_clusters(labels: StructureSetData) -> Iterator[ClusterData]:
 def find_first_student(labels: StructureSetData) -> orm.Data | None:
     """Return the model that was trained on labels before all others; None if there is none.
 
+    Sets on which models were only judged, validation and anchors, have none.
+
     One query for each generation of what was made from the labels, and none beyond a model: AiiDA's query for
     descendants goes along every path, and each round of a campaign doubles their number.
     """
@@ -120,7 +125,7 @@ def find_first_student(labels: StructureSetData) -> orm.Data | None:
     seen = generation = {labels.pk}
     while generation:
         query = orm.QueryBuilder().append(orm.Data, filters={'id': {'in': sorted(generation)}}, tag='learned')
-        query.append(orm.CalculationNode, with_incoming='learned', tag='process')
+        query.append(orm.CalculationNode, with_incoming='learned', edge_filters=_LEARNED_FROM, tag='process')
         query.append(orm.Data, with_incoming='process', project=['id', 'node_type', 'ctime', 'uuid'])
         made = {pk: values for pk, *values in query.all() if pk not in seen}
         is_model = {
@@ -138,7 +143,7 @@ def find_md(snapshots: StructureSetData | orm.RemoteData, step: int | None) -> o
     creator = snapshots.creator
     if isinstance(snapshots, orm.RemoteData):
         return creator
-    inputs = _inputs(creator)
+    inputs = read_inputs(creator)
     runs = inputs.get('runs') or {name: value for name, value in inputs.items() if name.startswith('run_')}
     if runs:
         parts = [part['snapshots'] for _, part in sorted(runs.items()) if 'snapshots' in part]
@@ -148,7 +153,7 @@ def find_md(snapshots: StructureSetData | orm.RemoteData, step: int | None) -> o
     return creator if earlier is None else find_md(earlier, step)
 
 
-def _inputs(process: orm.ProcessNode) -> dict[str, Any]:
+def read_inputs(process: orm.ProcessNode) -> dict[str, Any]:
     """Return the inputs of a calculation, namespaces nested."""
     nested: dict[str, Any] = process.base.links.get_incoming(link_type=LinkType.INPUT_CALC).nested()
     return nested

@@ -11,16 +11,19 @@ from aiida import orm
 from aiida.common.links import LinkType
 from ase import Atoms
 from ase.neighborlist import neighbor_list
+from numpy.typing import NDArray
 
+from aiida_oodal.calculations.trust.judge import JudgeCalculation
 from aiida_oodal.data import ClusterData, MaceModelData, PotentialData, StructureSetData
 from aiida_oodal.engine.errors import OodalError
 from aiida_oodal.engine.labels import ENERGY, FORCES, QUEUE_KEY
 from aiida_oodal.engine.thresholds import Thresholds
+from aiida_oodal.engine.trust.judge import ERROR
 from aiida_oodal.queue import QueueStatus
 from aiida_oodal.queue.entry import EXTRA, Entry
 from aiida_oodal.workchains.calls import Call, Stage
 
-from .provenance import find_clusters, find_first_student, find_grader, find_learned, find_md
+from .provenance import find_clusters, find_first_student, find_grader, find_learned, find_md, read_inputs
 
 #: What can be asked about.
 Explained = ClusterData | StructureSetData | PotentialData | MaceModelData
@@ -49,9 +52,17 @@ def explain(node: orm.Node) -> list[Section]:
     if isinstance(node, (PotentialData, MaceModelData)):
         return list(_explain_model(node))
     raise OodalError(
-        f'{_name(node)} is no cluster, no set of labels and no potential: `aiida-oodal queue list` lists clusters, '
-        '`verdi process show` of a campaign the rest'
+        f'{_name(node)} is no cluster, no set of labels and no potential. Clusters are in the report of a campaign and '
+        'in `aiida-oodal queue list`; `verdi process show` of a campaign lists its labels and potentials'
     )
+
+
+def _tell_repair(cluster: ClusterData) -> str:
+    """Say what was done to atoms of the buffer that overlapped across the new boundary; empty if there were none."""
+    get = cluster.base.attributes.get
+    dropped, moved = get('repair_dropped', 0), get('repair_moved', 0)
+    told = [f'{count} were {done}' for count, done in ((dropped, 'left out'), (moved, 'moved')) if count]
+    return f' Of the atoms of the buffer that overlap across the new boundary {" and ".join(told)}.' if told else ''
 
 
 def _explain_cluster(cluster: ClusterData) -> Iterator[Section]:
@@ -62,7 +73,7 @@ def _explain_cluster(cluster: ClusterData) -> Iterator[Section]:
         f'{_name(cluster)}: {cluster.get_formula()}',
         (
             f'It is a periodic cell of {len(cluster.sites)} atoms around one {centre} atom: {get("n_core")} core atoms '
-            f'within {get("radius"):g} Å, whose forces count, and {buffer}.',
+            f'within {get("radius"):g} Å, and {buffer}.' + _tell_repair(cluster),
         ),
     )
     job = cluster.creator
@@ -77,7 +88,7 @@ def _explain_cluster(cluster: ClusterData) -> Iterator[Section]:
 
 def _explain_cut(cluster: ClusterData, job: orm.ProcessNode) -> Iterator[Section]:
     """Tell of the snapshot that a cluster was cut from, of what graded it, and of the other candidates."""
-    inputs = job.base.links.get_incoming(link_type=LinkType.INPUT_CALC).nested()
+    inputs = read_inputs(job)
     step = cluster.base.attributes.get('step', None)
     frames = inputs.get('snapshots') or inputs['parent_folder']
     md = find_md(frames, step)
@@ -154,7 +165,7 @@ def _tell_model(model: orm.Data) -> Iterator[str]:
     if creator is None:
         yield f'{_name(model)} was given by the user; what it was trained on is not in the graph.'
         return
-    nested = creator.base.links.get_incoming(link_type=LinkType.INPUT_CALC).nested()
+    nested = read_inputs(creator)
     sets = nested.get('training') or nested.get('structures') or {}
     parts = [f'{_name(node)} ({node.n_structures} structures)' for _, node in sorted(sets.items())]
     clusters = sum(1 for node in sets.values() for _ in find_clusters(node))
@@ -226,7 +237,25 @@ def _tell_label(cluster: ClusterData) -> Iterator[str]:
         f'Its label in {_name(labels)}: energy {atoms.info[ENERGY]:.4f} eV, force on the centre {force:.3f} eV/Å, '
         f'largest force on a core atom {_largest(atoms, cluster):.3f} eV/Å.'
     )
+    yield from _tell_judgement(labels, entry.key, cluster.force_mask > 0.5)
     yield from _tell_students(labels)
+
+
+def _tell_judgement(labels: StructureSetData, key: str, core: NDArray[np.bool_]) -> Iterator[str]:
+    """Tell how wrong the model was that drove the walker, if a job has compared it with the label."""
+    query = orm.QueryBuilder().append(orm.Data, filters={'id': labels.pk}, tag='labels')
+    query.append(JudgeCalculation, with_incoming='labels', edge_filters={'label': 'structures'}, tag='job')
+    query.append(orm.Data, with_incoming='job', edge_filters={'label': 'judged'}, project='*')
+    judged = query.order_by({'job': 'ctime'}).first(flat=True)
+    if judged is None:
+        return
+    atoms = next(atoms for atoms in judged if atoms.info[QUEUE_KEY] == key)
+    errors, whom = atoms.arrays[ERROR], find_grader(read_inputs(judged.creator))
+    rms = float(np.sqrt(np.mean(errors[core] ** 2)))
+    yield (
+        f'{_name(whom)}, which drove the walker, was wrong there: its force on the centre is off by {errors[0]:.3f} '
+        f'eV/Å, on core atoms by {rms:.3f} (root mean square) and by {errors[core].max():.3f} at most.'
+    )
 
 
 def _largest(atoms: Atoms, cluster: ClusterData) -> float:
@@ -283,7 +312,7 @@ def _tell_each(clusters: Iterable[ClusterData]) -> Iterator[str]:
 
 def _describe_cut(job: orm.ProcessNode) -> tuple[str, str]:
     """Return the name of what graded the frame that a job cut, and where in a campaign that was."""
-    grader = _name(find_grader(job.base.links.get_incoming(link_type=LinkType.INPUT_CALC).nested()))
+    grader = _name(find_grader(read_inputs(job)))
     walk = _find_walk(job)
     if walk is None:
         return grader, ''

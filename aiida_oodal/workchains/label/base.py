@@ -34,8 +34,8 @@ from aiida_oodal.queue import (
     release,
     release_expired,
 )
-from aiida_oodal.workchains.patience import PatientWorkChain
 
+from .patience import PatientWorkChain
 from .ports import define_label_ports
 
 __all__ = ('LabelJob', 'LabelWorkChain', 'explain_failure', 'settle')

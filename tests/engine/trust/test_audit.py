@@ -78,7 +78,10 @@ def test_what_is_believed():
         failures={},
     )
     assert all(verdict['passed'] for verdict in passed.values())
-    assert explain_verdicts(passed)[0] == "walker 'w' passed the audit: force error at most 99 meV/angstrom, 2 labelled"
+    assert (
+        explain_verdicts(passed)[0]
+        == "walker 'w' passed the audit: force RMSE of a frame at most 99 meV/angstrom, 2 labelled"
+    )
 
 
 def test_a_budget_that_pays_for_no_walker_is_refused():

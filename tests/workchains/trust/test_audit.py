@@ -143,7 +143,7 @@ def test_a_walker_that_passes_ends_the_campaign(campaign):
     assert outputs['labels']['audit_1'].n_structures == 1
     history = read_history(node)
     assert history.healed
-    assert 'where they ended the force error is at most' in summarise(history)
+    assert 'where they ended the force RMSE of a frame is at most' in summarise(history)
 
 
 def test_a_walker_that_fails_is_learned_and_tried_again(campaign, tmp_path):

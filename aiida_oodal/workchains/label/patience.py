@@ -8,7 +8,7 @@ from aiida import orm
 from aiida.engine import ProcessState
 from aiida.engine.processes.workchains.awaitable import Awaitable
 
-from .resuming import ResumingWorkChain
+from aiida_oodal.workchains.resuming import ResumingWorkChain
 
 
 class PatientWorkChain(ResumingWorkChain):
