@@ -16,7 +16,9 @@ from .params import plain_errors
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help='Structure that walkers begin with, in any format that ASE reads.',
 )
-@click.option('--element', help='In place of --structure: an element whose crystal ASE knows.')
+@click.option(
+    '--element', 'elements', multiple=True, help='In place of --structure: an element whose crystal ASE knows.'
+)
 @click.option(
     '--labeller',
     prompt='Labeller (emt, xtb, pw, outside, or an ASE calculator as package.module:Class)',
@@ -46,7 +48,7 @@ from .params import plain_errors
 def init(
     folder: Path,
     structure: Path | None,
-    element: str | None,
+    elements: tuple[str, ...],
     labeller: str,
     computer: str,
     temperatures: tuple[float, ...],
@@ -64,7 +66,7 @@ def init(
     with plain_errors():
         script = write_script(
             folder,
-            read_start(structure, element),
+            read_start(structure, elements),
             name=folder.resolve().name,
             computer=computer,
             labeller=labeller,

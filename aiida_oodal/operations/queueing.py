@@ -132,7 +132,7 @@ def drain(
 
     :param labeller: entry point.
     :param computer: label of the computer.
-    :param code: label of the code, such as ``pw@cluster``; default: the engine's.
+    :param code: label of the code, such as ``pw.x@cluster``; default: the engine's.
     :param overrides: of the labeller's protocol, such as ``{'calculator': {'calculator': 'emt'}}``.
     :param options: of its jobs.
     :raises OodalError: if nothing waits that it may label, or something is not there.

@@ -93,6 +93,7 @@ def test_every_labeller_gives_a_script_that_python_reads(tmp_path, labeller):
     [
         ((), 'give either --structure FILE or --element SYMBOL'),
         (('--element', 'Xx'), 'ASE knows no cubic crystal'),
+        (('--element', 'Ag', '--element', 'Cu'), 'or begin with examples/launch_alloy.py'),
         (('--element', 'Al', '--labeller', 'pww'), "labeller 'pww' is not known; did you mean 'pw'?"),
         (('--element', 'Al', '--protocol', 'fast'), "there is no protocol 'fast'"),
         (('--structure', 'water.xyz'), 'water.xyz: no axis is periodic: give a cell'),

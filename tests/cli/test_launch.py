@@ -1,7 +1,10 @@
 """``aiida-oodal campaign launch``: what is checked before a script submits anything."""
 
+import ase.io
 import pytest
 from aiida import orm
+from ase.build import bulk
+from ase.calculators.emt import EMT
 from click.testing import CliRunner
 
 from aiida_oodal.cli import main
@@ -36,6 +39,27 @@ def test_a_dry_run_checks_and_submits_nothing(script, stopped_daemon_client):
     said = invoke('campaign', 'launch', script, '--dry-run', '--force')
     assert 'CampaignWorkChain cu: its inputs are accepted. Nothing was submitted' in said
     assert count() == before
+
+
+def test_what_is_not_advised_is_said_before_the_submission(tmp_path, localhost, stopped_daemon_client):
+    """Labels without a stress, where the default is to run at constant pressure."""
+    cells = [bulk('Cu', cubic=True, a=a) for a in (3.55, 3.6, 3.65, 3.7)]
+    for cell in cells:
+        cell.rattle(0.02)
+        cell.calc = EMT()
+        cell.info['REF_energy'], cell.arrays['REF_forces'] = cell.get_potential_energy(), cell.get_forces()
+        cell.calc = None
+    ase.io.write(tmp_path / 'mine.xyz', cells, format='extxyz')
+    given = ('--element', 'Cu', '--labeller', 'emt', '--computer', localhost.label, '--protocol', 'quick')
+    invoke('init', tmp_path / 'cu', *given, '--labelled', tmp_path / 'mine.xyz')
+    said = invoke('campaign', 'launch', tmp_path / 'cu' / 'launch.py', '--dry-run', '--force')
+    assert 'CampaignWorkChain cu: walkers at constant pressure (to_1200K, to_600K), but no label has a stress' in said
+    assert 'Nothing was submitted' in said
+
+
+def test_an_error_without_words_is_told_with_its_place(script, stopped_daemon_client):
+    script.write_text("from ase import Atoms\n\nAtoms('Agg')\n")
+    assert f'Error: {script}, line 3: ' in invoke('campaign', 'launch', script, code=1)
 
 
 def test_without_a_daemon_nothing_is_submitted(script, stopped_daemon_client):

@@ -126,7 +126,7 @@ def test_walkers_of_a_killed_campaign_did_not_fail(campaign, started_daemon_clie
     assert node.pk in {process.pk for process in paused}
     assert {type(process) for process in paused} == {WorkChainNode}
     assert node.paused
-    assert {process.pk for process in resume_campaign(node)} <= {process.pk for process in paused}
+    assert {process.pk for process in resume_campaign(node)[0]} <= {process.pk for process in paused}
     assert not node.paused
     verdi = ['verdi', '-p', aiida_profile.name, 'process', 'kill', '--timeout', '60', str(node.pk)]
     done = subprocess.run(verdi, capture_output=True, text=True, check=False)

@@ -28,13 +28,13 @@ def launch(script: Path, force: bool, only_check: bool) -> None:
     """  # noqa: D301  click looks for the character, not for its name
     from aiida.common.exceptions import AiidaException
 
-    from aiida_oodal.operations.campaign.launch import launch_campaign
+    from aiida_oodal.operations.campaign.launch import launch_campaign, name_place
 
     try:
         campaign = launch_campaign(script, click.echo, force=force, dry_run=only_check)
     except (AiidaException, ValueError) as error:
         # Refused inputs are a ValueError, and so is every OodalError: the message is what helps.
-        raise click.ClickException(str(error)) from error
+        raise click.ClickException(str(error) or name_place(error, script)) from error
     if campaign is None:
         return
     click.echo(f'Campaign {campaign.pk} {campaign.label}'.rstrip() + ('' if campaign.is_terminated else ' runs. Then:'))
@@ -73,8 +73,11 @@ def resume(campaign: str) -> None:
     from aiida_oodal.operations.campaign.control import resume_campaign
 
     with plain_errors():
-        resumed = resume_campaign(_find(campaign))
-    click.echo(f'{len(resumed)} processes go on')
+        resumed, was_stopping = resume_campaign(_find(campaign))
+    if was_stopping:
+        click.echo('The stop is taken back: it goes on after this round')
+    if resumed or not was_stopping:
+        click.echo(f'{len(resumed)} processes were paused and go on')
 
 
 @click.command(cls=ProfileCommand)

@@ -20,7 +20,7 @@ _POLL_SECONDS = 2.0
 @filters
 @click.option('--with', 'name', required=True, help='Entry point of the labeller: oodal.label.ase, oodal.label.pw, ...')
 @click.option('--computer', default='localhost', show_default=True, help='Label of the computer that runs it.')
-@click.option('--code', help='Label of the code, such as pw@cluster; default: the engine of this package.')
+@click.option('--code', help='Label of the code, such as pw.x@cluster; default: the engine of this package.')
 @click.option('--protocol', help='Of the labeller.')
 @click.option(
     '--settings',
@@ -60,7 +60,7 @@ def label(
     \b
     Example: with EMT here, and with Quantum ESPRESSO on a cluster
       aiida-oodal queue label --with oodal.label.ase --set calculator.calculator=emt
-      aiida-oodal queue label --with oodal.label.pw --computer cluster --code pw@cluster --settings pw.yaml
+      aiida-oodal queue label --with oodal.label.pw --computer cluster --code pw.x@cluster --settings pw.yaml
     """  # noqa: D301
     from aiida_oodal.operations.follow import follow
     from aiida_oodal.operations.launch import require_daemon

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-from ase import Atoms
 from numpy.typing import ArrayLike
 
 from aiida_oodal.engine.errors import OodalError
 from aiida_oodal.engine.options import Options, option
+
+if TYPE_CHECKING:
+    from ase import Atoms
 
 #: ``info`` of an audited structure: the name of its walker.
 WALKER = 'walker'
@@ -71,6 +73,8 @@ def choose_frames(runs: Mapping[str, Mapping[str, Sequence[Atoms]]], count: int)
     :param count: frames of each walker.
     :return: the frames without velocities; they have ``walker`` and ``step`` in ``info``, and ``gamma`` if it is known.
     """
+    from ase import Atoms  # not at the top: who only reads verdicts, as `campaign status` does, need not wait for it
+
     chosen = []
     for name, run in runs.items():
         final = run['final'][-1]

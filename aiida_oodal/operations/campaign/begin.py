@@ -88,19 +88,26 @@ def choose_labeller(name: str, elements: Sequence[str]) -> Labeller:
     return Labeller('oodal.label.ase', {'calculator': {'calculator': name, 'parameters': {}}}, free_atoms=False)
 
 
-def read_start(structure: Path | None, element: str | None) -> Atoms:
+def read_start(structure: Path | None, elements: Sequence[str]) -> Atoms:
     """Return the structure that walkers begin with: the first one of a file, or the crystal of an element.
 
+    :param elements: at most one; which crystal several form nobody can guess.
     :raises OodalError: if there is neither or both, if the file cannot be read, or the element has no crystal in ASE.
     """
-    if (structure is None) == (element is None):
+    if (structure is None) != bool(elements):
         raise OodalError('give either --structure FILE or --element SYMBOL')
+    if len(elements) > 1:
+        raise OodalError(
+            f'--element {" --element ".join(elements)}: which crystal they form together is not known: give a file of '
+            'the alloy by --structure, or begin with examples/launch_alloy.py'
+        )
     if structure is None:
         try:
-            return bulk(str(element), cubic=True)
+            return bulk(elements[0], cubic=True)
         except (KeyError, ValueError, RuntimeError) as error:
             raise OodalError(
-                f'ASE knows no cubic crystal of {element!r} ({error}): give a file of it by --structure'
+                f'ASE knows no cubic crystal of {elements[0]!r} ({error}): give a file of it by --structure; '
+                'examples/launch_alloy.py shows how to make an alloy'
             ) from error
     atoms = read_structures(structure, index='0').structures[0]
     if not atoms.pbc.any():

@@ -41,17 +41,19 @@ def pause_campaign(campaign: orm.WorkChainNode) -> list[Any]:
     return processes
 
 
-def resume_campaign(campaign: orm.WorkChainNode) -> list[Any]:
-    """Let a campaign and its paused processes go on, and forget that it was asked to stop. Return what goes on.
+def resume_campaign(campaign: orm.WorkChainNode) -> tuple[list[Any], bool]:
+    """Let a campaign and its paused processes go on, and forget that it was asked to stop.
 
+    :return: what goes on, and whether it had been asked to stop.
     :raises OodalError: if it has ended, or nobody answers.
     """
     _require_running(campaign)
-    if campaign.base.extras.get(STOP, None) is not None:
+    was_stopping = campaign.base.extras.get(STOP, None) is not None
+    if was_stopping:
         campaign.base.extras.delete(STOP)
     processes = [node for node in _find_processes(campaign) if node.paused]
     _tell(play_processes, campaign, processes)
-    return processes
+    return processes, was_stopping
 
 
 def _tell(control: Callable[..., None], campaign: orm.WorkChainNode, processes: list[Any], **options: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import runpy
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from aiida_oodal.operations.checks import check_computer
 from aiida_oodal.operations.doctor import Finding, check_daemon
 from aiida_oodal.operations.launch import before_submission, require_valid
 from aiida_oodal.workchains.calls import CAMPAIGN
+from aiida_oodal.workchains.campaign import CampaignWorkChain
+from aiida_oodal.workchains.campaign_inputs import find_doubts
 
 #: Names of `aiida.engine` that submit or run past `submit_once`.
 _PAST = ('submit', 'run', 'run_get_node', 'run_get_pk', 'await_processes')
@@ -45,6 +48,10 @@ def launch_campaign(
     def check(builder: ProcessBuilder) -> None:
         name = f'{builder.process_class.__name__} {builder.metadata.get("label") or ""}'.strip()
         require_valid(builder.process_class, builder._inputs(prune=True))
+        if builder.process_class is CampaignWorkChain:
+            inputs = CampaignWorkChain.spec().inputs.pre_process(builder._inputs(prune=True))
+            for doubt in find_doubts(inputs):
+                say(f'{name}: {doubt}')
         broken = [finding for finding in _find_new(builder, checked) if not finding.ok]
         for finding in broken:
             say(str(finding))
@@ -68,6 +75,12 @@ def launch_campaign(
             '`verdi process list` shows what it submitted'
         )
     return campaigns[-1]
+
+
+def name_place(error: Exception, script: Path) -> str:
+    """Say where a script raised an error that has no text of its own."""
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename) == script]
+    return f'{script}, line {lines[-1]}: {type(error).__name__}' if lines else type(error).__name__
 
 
 def _require_submit_once(script: Path) -> None:
