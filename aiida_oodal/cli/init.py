@@ -42,7 +42,8 @@ from .params import plain_errors
 @click.option(
     '--labelled',
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help='Labelled structures of yours (extended XYZ with REF_energy and REF_forces), in place of new ones.',
+    help='Labelled structures of yours, in place of new ones: extended XYZ with REF_energy, REF_forces and, as walkers '
+    'run at constant pressure, REF_stress.',
 )
 @click.option('--protocol', default='balanced', show_default=True, help='quick, balanced or careful.')
 def init(
