@@ -16,6 +16,7 @@ from aiida_oodal.calculations.select_clusters import SelectClustersCalculation
 from aiida_oodal.calculations.thresholds import define_thresholds
 from aiida_oodal.data import StructureSetData, get_structures
 from aiida_oodal.data.content import hash_content
+from aiida_oodal.engine.carve.cluster import DEFAULT_EPSILON
 from aiida_oodal.engine.carve.settings import CarveSettings, SelectSettings
 from aiida_oodal.engine.errors import OodalError, require_known
 from aiida_oodal.engine.labels import STRESS
@@ -321,7 +322,24 @@ def find_doubts(inputs: Mapping[str, Any]) -> list[str]:
             "carve shape 'sphere' with train weights 'full': the fit will learn the surfaces in the corners of the "
             "cells; use shape 'cube', or weights 'mask'"
         )
-    return [*doubts, *_doubt_pressure(inputs)]
+    return [*doubts, *_doubt_size(inputs, carve), *_doubt_pressure(inputs)]
+
+
+def _doubt_size(inputs: Mapping[str, Any], carve: CarveSettings) -> list[str]:
+    """Warn of walkers whose cells are smaller than the cubes that will be cut out of them."""
+    edge = 2.0 * (carve.radius + carve.buffer) + DEFAULT_EPSILON
+    small = []
+    for name, walker in sorted(inputs['walkers'].items()):
+        atoms = get_structures(walker['structure'])[0]
+        if carve.shape == 'cube' and atoms.pbc.all() and atoms.cell.volume < edge**3:
+            small.append(f'{name} ({len(atoms)} atoms, a cube about {len(atoms) * edge**3 / atoms.cell.volume:.0f})')
+    if not small:
+        return []
+    return [
+        f'a cluster, a cube with an edge of {edge:g} angstrom, is larger than the cell of its walker, and its label '
+        f'dearer than that of the whole frame: {", ".join(small)}. Give larger cells, or a smaller radius and buffer '
+        'for carve'
+    ]
 
 
 def _doubt_pressure(inputs: Mapping[str, Any]) -> list[str]:

@@ -129,7 +129,18 @@ def test_elements_that_would_never_meet_are_named_before_anything_is_labelled(en
 )
 def test_learning_surfaces_is_warned_of(engine_code, localhost, shape, weights, doubts):
     builder = build(engine_code, localhost, overrides={'carve': {'shape': shape}, 'train': {'weights': weights}})
-    assert len(find_doubts(builder)) == doubts
+    assert len([sentence for sentence in find_doubts(builder) if 'surfaces' in sentence]) == doubts
+
+
+@pytest.mark.parametrize(('repeats', 'doubts'), [(2, 1), (5, 0)])
+def test_clusters_that_are_larger_than_the_cell_of_their_walker_are_warned_of(engine_code, localhost, repeats, doubts):
+    cell = StructureSetData([bulk('Al', cubic=True, a=4.0).repeat(repeats)])
+    walkers = {'hot': {'structure': cell, 'settings': {'temperature': 300}}}
+    builder = build(engine_code, localhost, walkers=walkers, overrides={'carve': {'radius': 4.0, 'buffer': 3.0}})
+    found = [sentence for sentence in find_doubts(builder) if 'is larger than the cell' in sentence]
+    assert len(found) == doubts
+    # 32 atoms in 512 cubic angstrom
+    assert all('hot (32 atoms, a cube about 191)' in sentence for sentence in found)
 
 
 @pytest.mark.parametrize(('ensemble', 'has_stress', 'doubts'), [('npt', False, 1), ('npt', True, 0), ('nvt', False, 0)])
