@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, repeat
 
 import numpy as np
 
@@ -21,6 +21,8 @@ from .geometry import (
 _MAX_BINS_PER_AXIS = 96
 #: Centres whose surroundings are looked at in one go: calls of numpy cost more than the few hundred atoms near each.
 _TOGETHER = 64
+#: So few positions are all near: a grid costs more than it leaves out.
+_FEW = 300
 
 
 def images_inside_each(
@@ -38,6 +40,8 @@ def images_inside_each(
         yield from (images_inside(positions, lattice, centre, region) for centre in centres)
         return
     near, first = _near_each(positions, lattice, centres, region), 0
+    if len(positions) <= _FEW:
+        near = repeat(np.arange(len(positions)), len(centres))
     while group := list(islice(near, _TOGETHER)):
         owner = np.repeat(np.arange(len(group)), [len(part) for part in group])
         index = np.concatenate(group)
