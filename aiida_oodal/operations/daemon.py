@@ -22,6 +22,8 @@ from plumpy.process_comms import create_continue_body
 from aiida_oodal.engine.errors import OodalError
 from aiida_oodal.workchains.broker import broker_layout, look_at_broker, read_tasks
 
+from .processes import find_stranded
+
 #: Longest that a `verdi` command about the daemon may take [s]; far above what it takes.
 _VERDI_TIMEOUT = 300
 
@@ -56,7 +58,7 @@ def start_daemon(workers: int, *, repair: bool) -> None:
 
 
 class DaemonKeeper:
-    """Start the daemon again if something killed it, or if its workers lost the broker.
+    """Start the daemon again if it is gone or its workers lost the broker; find workers whose death was missed.
 
     :param workers: how many it is started with.
     :param say: told what was done, and why.
@@ -64,7 +66,7 @@ class DaemonKeeper:
 
     def __init__(self, workers: int, say: Callable[[str], None]) -> None:
         self._workers, self._say = workers, say
-        self._was_deaf = False
+        self._was_deaf = self._was_unnoticed = False
 
     def __call__(self) -> None:
         """Check the daemon, and repair it."""
@@ -78,6 +80,11 @@ class DaemonKeeper:
             self._restart('The workers have lost the broker: starting the daemon again')
             deaf = False
         self._was_deaf = deaf
+        workers = sum('worker' in process.info['cmdline'] for process in find_daemon_processes())
+        unnoticed = broker is not None and broker.workers > workers and bool(find_stranded())
+        if unnoticed and not self._was_unnoticed:
+            self._say('A worker died, and the broker had not noticed: another one goes on with what it had in hand')
+        self._was_unnoticed = unnoticed
 
     def _restart(self, reason: str) -> None:
         self._say(reason)

@@ -116,7 +116,8 @@ def find_stranded() -> list[Any]:
     """Return the processes whose task is with a worker that died, which the ZeroMQ broker has not noticed.
 
     When a connection ends, the broker of AiiDA 2.9 asks its workers once whether they are there. If it asks a moment
-    too early, the dead one counts as alive, and it never asks again.
+    too early, the dead one counts as alive, and it never asks again by itself: the question of this function, which
+    it cannot pass on to the dead one, makes it notice, and give the task to another.
     """
     from aiida_oodal.workchains.broker import read_tasks
 

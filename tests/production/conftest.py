@@ -77,16 +77,13 @@ class Home:
             time.sleep(0.1)
         return value
 
-    def wait_for_end(self, what, ended, *values, seconds=600):
-        """Wait as a user whose cron runs the doctor: AiiDA's broker may miss that a worker died, and nothing goes on.
-
-        :param ended: SQL that counts what is waited for, with its values.
-        """
+    def wait_under_cron(self, condition, what, seconds=600):
+        """Wait as one whose cron runs the doctor: AiiDA's broker may miss that a worker died, and nothing goes on."""
         seen = [None, time.monotonic()]
 
         def look():
-            if self.count(ended, *values):
-                return True
+            if value := condition():
+                return value
             changed = self.count('select max(mtime) from db_dbnode')
             if changed != seen[0]:
                 seen[:] = changed, time.monotonic()
@@ -95,7 +92,14 @@ class Home:
                 seen[1] = time.monotonic()
             return False
 
-        self.wait_until(look, what, seconds)
+        return self.wait_until(look, what, seconds)
+
+    def wait_for_end(self, what, ended, *values):
+        """Wait under cron until something has ended.
+
+        :param ended: SQL that counts it, with its values.
+        """
+        self.wait_under_cron(lambda: self.count(ended, *values), what)
 
     def logs(self, size=4000):
         files = (self.folder / '.aiida' / 'daemon' / 'log').glob('*.log')

@@ -54,11 +54,11 @@ def test_whatever_is_killed_the_campaign_completes_and_nothing_is_done_twice(hom
     kill(workers[:1])
     home.wait_until(lambda: len(home.processes('daemon', 'worker')) == 2, 'the worker is back')
 
-    home.wait_until(lambda: home.is_underway('explore_1_warm'), 'walkers are out')
+    home.wait_under_cron(lambda: home.is_underway('explore_1_warm'), 'walkers are out')
     kill(home.processes('daemon', 'worker'))
     home.wait_until(lambda: len(home.processes('daemon', 'worker')) == 2, 'the workers are back')
 
-    home.wait_until(lambda: home.is_underway('label_1'), 'clusters are being labelled')
+    home.wait_under_cron(lambda: home.is_underway('label_1'), 'clusters are being labelled')
     kill(home.processes('daemon', 'start-circus'))
     said = home.run('aiida-oodal', 'doctor', expect=1)
     assert 'BAD daemon     is dead, and left the processes' in said
@@ -66,7 +66,7 @@ def test_whatever_is_killed_the_campaign_completes_and_nothing_is_done_twice(hom
     assert 'all is well' in home.run('aiida-oodal', 'doctor', '--fix')
 
     # The hole of AiiDA 2.9: circus starts the broker again, at an address that the workers never learn.
-    home.wait_until(lambda: home.is_underway('explore_2_warm'), 'walkers are out again')
+    home.wait_under_cron(lambda: home.is_underway('explore_2_warm'), 'walkers are out again')
     kill(home.processes('daemon', 'broker'))
     home.wait_until(lambda: home.processes('daemon', 'broker'), 'the broker is back')
     said = home.run('aiida-oodal', 'doctor', expect=1)

@@ -68,7 +68,7 @@ def test_workers_are_killed_in_the_middle_of_an_scf(home, runs):
     kill(home.processes('daemon', 'worker'))
     assert home.processes('-in', 'aiida.in')  # the job is none of the worker's
     home.wait_until(lambda: len(home.processes('daemon', 'worker')) == 2, 'the workers are back')
-    home.wait_until(lambda: len(runs()) == 3 and home.processes('-in', 'aiida.in'), 'pw.x computes the last one')
+    home.wait_under_cron(lambda: len(runs()) == 3 and home.processes('-in', 'aiida.in'), 'pw.x computes the last one')
     kill(home.processes('daemon', 'worker')[:1])
     check(home, runs)
 
