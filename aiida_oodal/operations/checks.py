@@ -21,7 +21,7 @@ from aiida_oodal.calculations.job.options import PROPERTY, SINFO_COMMAND, check_
 from aiida_oodal.engine.errors import OodalError
 
 from .codes import LAMMPS_PLUGIN, describe_build, describe_python, find_codes, missing_modules
-from .computers import find_computers, find_work_folder, run_as_job, run_on
+from .computers import find_computers, find_work_folder, run_on
 from .doctor import Finding
 
 #: Free disk below which a campaign should not go on [bytes].
@@ -113,24 +113,6 @@ def check_computer(computer: Computer, codes: Iterable[InstalledCode] | None = N
     except OodalError as error:
         yield Finding('python', False, str(error), f'{renew} with --conda, --venv or --module')
     yield from _check_codes(computer, find_codes(computer) if codes is None else codes)
-
-
-def check_calculator(computer: Computer, name: str) -> Finding:
-    """Tell whether jobs of a computer find an ASE calculator.
-
-    :param name: what ASE calls it, or ``package.module:Class``.
-    """
-    module, _, attribute = name.partition(':')
-    probe = f'from importlib import import_module; getattr(import_module({module!r}), {attribute!r})'
-    if not attribute:
-        probe = f'from ase.calculators.calculator import get_calculator_class; get_calculator_class({name!r})'
-    try:
-        run_as_job(computer, f'python3 -c {shlex.quote(probe)}')
-    except OodalError as error:
-        reason = str(error).strip().splitlines()[-1]
-        text = f'python3 of jobs on {computer.label} does not find {name!r}: {reason}'
-        return Finding('calculator', False, text, "install it there (TBLite: pip install 'aiida-oodal[xtb]')")
-    return Finding('calculator', True, f'{computer.label} has {name!r}')
 
 
 def _check_slurm(computer: Computer, facts: dict[str, Any], renew: str) -> Iterator[Finding]:

@@ -25,6 +25,8 @@ MODULES = {
     'torch': 'latents and train_mace',
     'mace': 'latents and train_mace',
 }
+#: How the answer begins of a Python that does not find a calculator.
+_NOT_FOUND = 'not found: '
 #: Entry point of the calculation that LAMMPS runs.
 LAMMPS_PLUGIN = 'oodal.md'
 #: Program, which gives its code the label -> entry point of the calculation it is for.
@@ -68,6 +70,23 @@ def missing_modules(computer: Computer) -> list[str]:
     """Return the modules without which nothing runs on a computer, if any."""
     lines = ' '.join(describe_python(computer))
     return [module for module, use in MODULES.items() if use == 'everything' and f'it lacks {module}:' in lines]
+
+
+def find_calculator_fault(computer: Computer, name: str) -> str | None:
+    """Say why jobs on a computer do not find an ASE calculator, or return None if they do.
+
+    :param name: what ASE calls it, or ``package.module:Class``.
+    :raises OodalError: if the computer does not answer.
+    """
+    module, _, attribute = name.partition(':')
+    lookup = f'getattr(importlib.import_module({module!r}), {attribute!r})'
+    if not attribute:
+        lookup = f"importlib.import_module('ase.calculators.calculator').get_calculator_class({name!r})"
+    lines = ('import importlib', 'try:', f' {lookup}', 'except (ImportError, AttributeError, ValueError) as error:')
+    probe = '\n'.join((*lines, f' print({_NOT_FOUND!r}, error, sep="")'))
+    said = run_as_job(computer, f'python3 -c {shlex.quote(probe)}')
+    found = [line.removeprefix(_NOT_FOUND) for line in said.splitlines() if line.startswith(_NOT_FOUND)]
+    return f'python3 of jobs on {computer.label} does not find {name!r}: {found[0]}' if found else None
 
 
 def find_codes(computer: Computer) -> list[InstalledCode]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import runpy
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from aiida_oodal.calculations.codes.lammps_code import is_engine, require_pair_s
 from aiida_oodal.engine.errors import OodalError
 from aiida_oodal.engine.md.pair_lines import pair_styles
 
+from .codes import find_calculator_fault
 from .daemon import start_daemon, stop_daemon
 from .differences import find_differences, flatten_inputs, input_nodes
 from .follow import follow
@@ -47,8 +48,8 @@ def submit_once(label: str, build: Callable[[], ProcessBuilder]) -> orm.ProcessN
 
     :param label: label of the process; there is one process for each label.
     :param build: makes the filled builder. Calcfunctions in it should go through :func:`run_once`.
-    :raises OodalError: if the process of this label has other inputs, saying which; or if a code cannot run what it is
-        given.
+    :raises OodalError: if the process of this label has other inputs, saying which; if a code cannot run what it is
+        given; or if jobs do not find the ASE calculator that labels.
     :raises NoDaemonError: if there is something to submit and no daemon to submit it to.
     """
     builder = build()
@@ -63,6 +64,7 @@ def submit_once(label: str, build: Callable[[], ProcessBuilder]) -> orm.ProcessN
     if existing:
         raise OodalError(_describe_other(label, existing[0], differences[0]))
     check_codes(builder)
+    check_calculators(builder)
     builder.metadata.label = label
     return submit_process(builder)
 
@@ -196,6 +198,33 @@ def check_codes(builder: ProcessBuilder) -> None:
         lines = namespace.get('pair', {}).get('lines')
         for style in [NATIVE_STYLE] if lines is None else pair_styles(list(lines)):
             require_pair_style(code, style)
+
+
+def check_calculators(builder: ProcessBuilder) -> None:
+    """Refuse an ASE calculator of another package that jobs do not find where they run.
+
+    A computer that does not answer is no reason: AiiDA waits for it.
+
+    :raises OodalError: naming the calculator, the computer and the way out.
+    """
+    found = {(computer.uuid, name): computer for computer, name in _find_calculators(builder._inputs(prune=True))}
+    for (_, name), computer in found.items():
+        fault = None
+        with suppress(OodalError):
+            fault = find_calculator_fault(computer, name)
+        if fault is not None:
+            raise OodalError(f"{fault}. Install it there (TBLite: pip install 'aiida-oodal[xtb]'), or correct its name")
+
+
+def _find_calculators(inputs: Mapping[str, Any]) -> Iterator[tuple[orm.Computer, str]]:
+    """Yield the computers of labelling jobs, and the calculators that are not ASE's own."""
+    calculator = inputs.get('calculator')
+    computer = inputs.get('job', inputs).get('metadata', {}).get('computer')
+    if isinstance(calculator, orm.Dict) and computer is not None and ':' in (name := calculator['calculator']):
+        yield computer, name
+    for value in inputs.values():
+        if isinstance(value, Mapping):
+            yield from _find_calculators(value)
 
 
 def _find_md(inputs: dict[str, Any], *, is_md: bool) -> Iterator[dict[str, Any]]:

@@ -224,7 +224,7 @@ def _check_stages(inputs: Mapping[str, Any]) -> Forecast:
     sets = [*labels.values(), *([initial['structures']] if 'structures' in initial else [])]
     symbols = [symbol for node in sets for symbol in node.symbols]
     symbols += [symbol for node in initial.get('clusters', {}).values() for symbol in node.get_symbols_set()]
-    if problem := labeller.check_symbols(label.get('inputs', {}), set(symbols)):
+    if problem := labeller.check_symbols(label.get('inputs', {}), _list_asked(inputs)):
         raise OodalError(f'label.inputs of {label["workflow"].value}: {problem}')
     forecast = trainer.forecast(train.get('inputs', {}), symbols)
     if not any(initial.get(name) for name in LEARNED):
@@ -234,6 +234,15 @@ def _check_stages(inputs: Mapping[str, Any]) -> Forecast:
     _check_elements_stay(inputs, learned.elements, forecast.elements)
     cutoffs = [cutoff for cutoff in (learned.cutoff, forecast.cutoff) if cutoff is not None]
     return Forecast(learned.elements, max(cutoffs, default=None))
+
+
+def _list_asked(inputs: Mapping[str, Any]) -> set[str]:
+    """Return the elements that the labeller will meet; what is labelled already may have others."""
+    initial = inputs.get('initial', {})
+    nodes = [walker['structure'] for walker in inputs.get('walkers', {}).values() if 'structure' in walker]
+    nodes += [*initial.get('clusters', {}).values(), *([initial['structures']] if 'structures' in initial else [])]
+    sets = (node.symbols if isinstance(node, StructureSetData) else node.get_symbols_set() for node in nodes)
+    return {symbol for symbols in sets for symbol in symbols}
 
 
 def _check_elements_stay(inputs: Mapping[str, Any], learned: Sequence[str], trained: Sequence[str]) -> None:

@@ -126,3 +126,16 @@ def test_cells_are_repeated_by_the_distance_of_their_faces():
 def test_computers_need_not_be_there_yet(tmp_path):
     assert Computer.collection.find({'label': 'not made yet'}) == []
     invoke(tmp_path / 'x', '--element', 'Cu', '--labeller', 'emt', '--computer', 'not made yet')
+
+
+def test_a_file_of_several_structures_is_refused_with_the_command_that_takes_one(tmp_path, localhost):
+    path = tmp_path / 'run.extxyz'
+    ase.io.write(path, [bulk('Cu', cubic=True, a=a) for a in (3.6, 3.7)])
+    given = ('--labeller', 'emt', '--computer', localhost.label)
+    said = invoke(tmp_path / 'cu', '--structure', path, *given, code=1)
+    assert f'{path}: there are 2 structures in it, and walkers begin with one' in said
+    assert not (tmp_path / 'cu').exists()
+    command = said.rpartition(': ')[2].split()
+    done = subprocess.run([Path(sys.executable).parent / command[0], *command[1:]], cwd=tmp_path, check=False)
+    assert done.returncode == 0
+    invoke(tmp_path / 'cu', '--structure', tmp_path / 'start.extxyz', *given)

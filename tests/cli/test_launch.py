@@ -57,14 +57,13 @@ def test_what_is_not_advised_is_said_before_the_submission(tmp_path, localhost, 
     assert 'Nothing was submitted' in said
 
 
-def test_a_calculator_that_jobs_do_not_find_is_told_before_anything_is_submitted(tmp_path, localhost, daemon_client):
+def test_a_calculator_that_jobs_do_not_find_is_told_before_anything_is_submitted(tmp_path, localhost):
     given = ('--element', 'Cu', '--computer', localhost.label, '--protocol', 'quick')
     for name, reason in (('no_such_package.ase:Code', 'No module named'), ('ase.calculators.emt:EMTT', 'no attribute')):
         invoke('init', tmp_path / name, *given, '--labeller', name)
         said = invoke('campaign', 'launch', tmp_path / name / 'launch.py', '--dry-run', code=1)
-        assert f"BAD calculator python3 of jobs on {localhost.label} does not find '{name}'" in said
+        assert f"Error: python3 of jobs on {localhost.label} does not find '{name}': " in said
         assert reason in said
-        assert 'was not submitted: mend the above, or give --force' in said
 
 
 def test_an_error_without_words_is_told_with_its_place(script, stopped_daemon_client):

@@ -177,3 +177,19 @@ def test_the_engine_and_other_pair_styles_are_let_through(wheel, engine_code):
     builder.pair.lines = ['pair_style eam/aloy', 'pair_coeff * * Al.eam.alloy Al']
     with pytest.raises(OodalError, match="no pair style 'eam/aloy': correct its name"):
         check_codes(builder)
+
+
+@pytest.mark.parametrize('name', ['no_such_package.ase:Code', 'ase.calculators.emt:EMTT'])
+def test_a_calculator_that_jobs_do_not_find_is_refused(engine_code, localhost, name):
+    def build():
+        builder = LabelCalculation.get_builder()
+        builder.code = engine_code
+        builder.structures = StructureSetData([bulk('Cu', cubic=True)])
+        builder.calculator = {'calculator': name}
+        builder.metadata.computer = localhost
+        return builder
+
+    before = QueryBuilder().append(LabelCalculation).count()
+    with pytest.raises(OodalError, match=f"jobs on {localhost.label} does not find '{name}': .*Install it there"):
+        submit_once(f'launch: {name}', build)
+    assert QueryBuilder().append(LabelCalculation).count() == before

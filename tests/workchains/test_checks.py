@@ -128,7 +128,10 @@ CAMPAIGN = {
     'anchors.slab': lambda: {'anchors': {'slab': crystal()}},
     "'oodal.train.ace' is no labeller": lambda: {'labeller': 'oodal.train.ace'},
     "calculator 'oracle'": lambda: overrides(label={'calculator': {'calculator': 'oracle'}}),
-    "calculator 'emt'": lambda: overrides(label={'calculator': {'calculator': 'emt', 'parameters': {'asap_cutof': 1}}}),
+    "calculator 'emt':": lambda: overrides(
+        label={'calculator': {'calculator': 'emt', 'parameters': {'asap_cutof': 1}}}
+    ),
+    "calculator 'emt' does": lambda: {'initial_structures': crystal('Fe', 2.87)},
     "enough: 'shares'": dict,
     'there is no trainer': lambda: {'trainer': 'oodal.train.acee'},
     'ACE fit settings': lambda: overrides(train={'cutof': 5.0}),

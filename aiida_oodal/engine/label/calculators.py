@@ -17,6 +17,7 @@ from ase.calculators.calculator import (
     PropertyNotImplementedError,
     get_calculator_class,
 )
+from ase.data import chemical_symbols
 
 from aiida_oodal.engine.errors import OodalError, suggest
 from aiida_oodal.engine.labels import ENERGY, FORCES, STRESS
@@ -105,6 +106,21 @@ def find_class(name: str) -> Any:
         return get_calculator_class(name)
     except (ImportError, AttributeError, ValueError) as error:
         raise OodalError(f'calculator {name!r} cannot be found ({error}): {_WAY_OUT}') from error
+
+
+def find_elements(name: str) -> tuple[str, ...] | None:
+    """Return the elements that a calculator has parameters for, or None where only the calculator itself can tell.
+
+    Source: ``ase.calculators.emt`` keeps them in its module, by the symbol of the element.
+
+    :param name: as in :func:`make_calculator`.
+    """
+    try:
+        module = importlib.import_module(find_class(name).__module__)
+    except OodalError:  # it may be there where jobs run
+        return None
+    table = getattr(module, 'parameters', None)
+    return tuple(table) if isinstance(table, dict) and table and set(table) <= set(chemical_symbols) else None
 
 
 def label_structure(atoms: Atoms, calculator: Calculator, *, index: int | None = None) -> Atoms:

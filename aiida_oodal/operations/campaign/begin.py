@@ -89,10 +89,11 @@ def choose_labeller(name: str, elements: Sequence[str]) -> Labeller:
 
 
 def read_start(structure: Path | None, elements: Sequence[str]) -> Atoms:
-    """Return the structure that walkers begin with: the first one of a file, or the crystal of an element.
+    """Return the structure that walkers begin with: the one of a file, or the crystal of an element.
 
     :param elements: at most one; which crystal several form nobody can guess.
-    :raises OodalError: if there is neither or both, if the file cannot be read, or the element has no crystal in ASE.
+    :raises OodalError: if there is neither or both, if the file cannot be read or has several structures, or if the
+        element has no crystal in ASE.
     """
     if (structure is None) != bool(elements):
         raise OodalError('give either --structure FILE or --element SYMBOL')
@@ -109,7 +110,13 @@ def read_start(structure: Path | None, elements: Sequence[str]) -> Atoms:
                 f'ASE knows no cubic crystal of {elements[0]!r} ({error}): give a file of it by --structure; '
                 'examples/launch_alloy.py shows how to make an alloy'
             ) from error
-    atoms = read_structures(structure, index='0').structures[0]
+    found = read_structures(structure).structures
+    if len(found) != 1:
+        raise OodalError(
+            f'{structure}: there are {len(found)} structures in it, and walkers begin with one. Write that one to a '
+            f'file of its own: ase convert -n 0 {structure} start.extxyz'
+        )
+    atoms = found[0]
     if not atoms.pbc.any():
         raise OodalError(
             f'{structure}: no axis is periodic: give a cell, as in `atoms.center(vacuum=8); atoms.pbc = True` for a '

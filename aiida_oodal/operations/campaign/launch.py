@@ -13,7 +13,7 @@ from aiida import orm
 from aiida.engine import ProcessBuilder
 
 from aiida_oodal.engine.errors import OodalError
-from aiida_oodal.operations.checks import check_calculator, check_computer
+from aiida_oodal.operations.checks import check_computer
 from aiida_oodal.operations.doctor import Finding, check_daemon
 from aiida_oodal.operations.launch import before_submission, require_valid
 from aiida_oodal.workchains.calls import CAMPAIGN
@@ -119,21 +119,6 @@ def _find_new(builder: ProcessBuilder, checked: set[str]) -> Iterator[Finding]:
         if uuid not in checked:
             checked.add(uuid)
             yield from check_computer(computer, [code for code in codes.values() if code.computer.uuid == uuid])
-    for computer, calculator in _find_calculators(builder._inputs(prune=True)):
-        if (what := f'{computer.uuid} {calculator}') not in checked:
-            checked.add(what)
-            yield check_calculator(computer, calculator)
-
-
-def _find_calculators(inputs: Mapping[str, Any]) -> Iterator[tuple[orm.Computer, str]]:
-    """Yield the names of ASE calculators among inputs, and the computers of their jobs."""
-    calculator, job = inputs.get('calculator'), inputs.get('job', {})
-    computer = job.get('metadata', {}).get('computer')
-    if isinstance(calculator, orm.Dict) and computer is not None:
-        yield computer, calculator['calculator']
-    for value in inputs.values():
-        if isinstance(value, Mapping):
-            yield from _find_calculators(value)
 
 
 def _find_places(inputs: Mapping[str, Any]) -> Iterator[Any]:

@@ -14,6 +14,7 @@ from aiida_oodal.calculations.job.cost import count_core_hours
 from aiida_oodal.calculations.job.options import get_job_options
 from aiida_oodal.calculations.label import LabelCalculation, check_files, get_ase_level
 from aiida_oodal.data import StructureSetData
+from aiida_oodal.engine.label.calculators import find_elements
 from aiida_oodal.engine.labels import QUEUE_KEY
 from aiida_oodal.queue import LevelOfTheory
 from aiida_oodal.workchains.protocols import load_protocol
@@ -79,6 +80,19 @@ class AseLabelWorkChain(LabelWorkChain):
         """Return the calculator, its parameters and the content of its files."""
         files = inputs['files'] if 'files' in inputs else {}  # noqa: SIM401  # inputs of a stored node have no `get`
         return get_ase_level(inputs['calculator'].get_dict(), files)
+
+    @classmethod
+    def check_symbols(cls, inputs: Mapping[str, Any], symbols: set[str]) -> str | None:
+        """Refuse elements that the calculator has no parameters for, where it says which it has."""
+        name = inputs['calculator']['calculator']
+        known = find_elements(name)
+        unknown = sorted(symbols - set(known or symbols))
+        if not unknown:
+            return None
+        return (
+            f'calculator {name!r} does not know {", ".join(unknown)}, only {", ".join(sorted(known or ()))}: choose '
+            'one that knows all elements of the campaign'
+        )
 
     def make_jobs(self, nodes: Mapping[str, orm.StructureData]) -> Iterable[LabelJob]:
         """Put structures into jobs, those of a size together."""
