@@ -11,6 +11,7 @@ from pathlib import Path
 
 from aiida.engine import ProcessBuilder
 from aiida.plugins import DataFactory, WorkflowFactory
+from ase import Atoms
 from ase.io import read
 
 from aiida_oodal.calculations.codes import get_engine_code
@@ -36,7 +37,8 @@ StructureSetData = DataFactory('oodal.structures')
 def make_target() -> StructureSetData:
     """Return held-out crystals that are strained: the first ones are known, the last ones are not."""
     frames = []
-    for atoms in read(FOLDER / HELDOUT, ':5'):
+    for labelled in read(FOLDER / HELDOUT, ':5'):
+        atoms = Atoms(labelled.symbols, labelled.positions, cell=labelled.cell, pbc=True)  # its label is not theirs
         for strain in STRAINS:
             frames.append(atoms.copy())
             frames[-1].set_cell(atoms.cell * (1 + strain), scale_atoms=True)
