@@ -20,7 +20,7 @@ from .import_closure import find_closure
 _PACKAGE = Path(__file__).parents[2]
 #: The executable that is the code; the ``python3`` that runs it is the one of the job's environment.
 EXECUTABLE = 'oodal-engine'
-_MAIN = b'import sys\n\nfrom aiida_oodal.engine.__main__ import main\n\nsys.exit(main())\n'
+_MAIN = b'from aiida_oodal.engine.__main__ import run\n\nrun()\n'
 #: Attribute of the code: the format of the job files that it reads.
 _JOB_FORMAT = 'job_format'
 
