@@ -23,6 +23,7 @@ from aiida_oodal.engine.errors import OodalError
 from aiida_oodal.engine.files import ERROR_FILE, JOB_FILE, RESULTS_FILE
 from aiida_oodal.engine.structures import StructureSet
 
+from .checkpoints import EncodedOnce
 from .options import check_job_options
 from .scheduler_verdict import find_scheduler_verdict
 from .submission import WaitingForScheduler
@@ -32,7 +33,7 @@ from .submit_script import END_FILE, EPILOGUE, prologue
 _LOST = (140, 145, 146)
 
 
-class EngineCalculation(CalcJob):
+class EngineCalculation(EncodedOnce, CalcJob):
     """One engine command on a compute node; the code is the ``PortableCode`` made of ``aiida_oodal/engine``."""
 
     COMMAND: ClassVar[str]

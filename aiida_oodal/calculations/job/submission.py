@@ -4,8 +4,8 @@ AiiDA tries to submit five times within five minutes and then pauses, whatever t
 computer or the scheduler does not answer: played again, the job goes on. It is wrong for an option that ``sbatch`` will
 never take: nobody looks at a paused process, and playing it changes nothing.
 
-A look at a job costs its worker some 40 ms. Where jobs of seconds and workers share the cores, as in the quickstart, a
-short interval for all of them would take a fifth of the cores from the jobs.
+A look at a job costs its worker some 40 ms, most of it to write down what was seen. Where jobs of seconds and workers
+share the cores, as in the quickstart, a short interval for all of them would take a fifth of the cores from the jobs.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from aiida.engine.processes.calcjobs.monitors import CalcJobMonitors
 from aiida.engine.processes.calcjobs.tasks import Waiting, task_update_job
 from aiida.engine.processes.process import ProcessState
 from aiida.engine.utils import InterruptableFuture
-from aiida.orm import CalcJobNode
-from aiida.schedulers import SchedulerError
+from aiida.orm import AuthInfo, CalcJobNode
+from aiida.schedulers import JobInfo, JobState, SchedulerError
 from plumpy.process_states import PauseInterruption, State
 
 #: What ``sbatch`` says of options that it will not take tomorrow either; credentials are those of Slurm's own daemons.
@@ -38,6 +38,8 @@ _FOR_GOOD = re.compile(
 #: A job is looked at when this share of its time has passed since the last look, at the latest after so many seconds;
 #: never before the interval of its computer has passed.
 _REST, _LONGEST_REST = 1 / 20, 5.0
+#: What was seen of a job that is as it was is written down after so many seconds.
+_LONGEST_SILENCE = 10.0
 
 
 def find_refusal(error: str) -> str | None:
@@ -54,6 +56,8 @@ class WaitingForScheduler(Waiting):
 
     #: When this state first looked at the job.
     _first_look: float | None = None
+    #: The job that it looks at.
+    _watched: _WatchedJob | None = None
 
     @property
     def monitors(self) -> CalcJobMonitors | None:
@@ -65,7 +69,9 @@ class WaitingForScheduler(Waiting):
             now = time.monotonic()
             self._first_look = self._first_look or now
             kwargs['rest'] = min((now - self._first_look) * _REST, _LONGEST_REST)
-            coro = _rest_and_look
+            node, *others = args
+            self._watched = self._watched or _WatchedJob(node)
+            coro, args = _rest_and_look, (self._watched, *others)
         return await super()._launch_task(coro, *args, **kwargs)
 
     async def execute(self) -> State:
@@ -84,8 +90,45 @@ class WaitingForScheduler(Waiting):
             return end
 
 
+class _WatchedJob:
+    """A job as AiiDA's ``task_update_job`` uses it, to which is written when its state changes, and else now and then.
+
+    :param node: of the job; what is not defined here is its own.
+    """
+
+    def __init__(self, node: CalcJobNode) -> None:
+        self._node = node
+        self._authinfo: AuthInfo | None = None
+        self._state: JobState | None = None
+        self._info: JobInfo | None = None
+        self._written = 0.0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._node, name)
+
+    def get_authinfo(self) -> AuthInfo:
+        """Return how to reach the computer; the node would ask the database each time."""
+        if self._authinfo is None:
+            self._authinfo = self._node.get_authinfo()
+        return self._authinfo
+
+    def set_last_job_info(self, info: JobInfo) -> None:
+        """Keep what the scheduler said, until the state is written."""
+        self._info = info
+
+    def set_scheduler_state(self, state: JobState) -> None:
+        """Write state and information, if the state is another one or the last time was long ago."""
+        now = time.monotonic()
+        if state is self._state and now - self._written < _LONGEST_SILENCE:
+            return
+        if self._info is not None:
+            self._node.set_last_job_info(self._info)
+        self._node.set_scheduler_state(state)
+        self._state, self._written = state, now
+
+
 async def _rest_and_look(
-    node: CalcJobNode, job_manager: JobManager, cancellable: InterruptableFuture, *, rest: float
+    node: _WatchedJob, job_manager: JobManager, cancellable: InterruptableFuture, *, rest: float
 ) -> bool:
     """Do as AiiDA's ``task_update_job``, after a rest [s] which counts as a part of the computer's interval."""
     await cancellable.with_interrupt(asyncio.sleep(rest))
