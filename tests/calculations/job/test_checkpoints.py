@@ -27,13 +27,13 @@ def test_a_process_is_taken_up_with_the_inputs_that_it_had(engine_code, localhos
         checkpoint = persister.save_checkpoint(process)
         assert checkpoint['INPUTS_RAW'] == serialize.serialize(process.raw_inputs)
         assert checkpoint['INPUTS_PARSED'] == serialize.serialize(process.inputs)
-        again = persister.load_checkpoint(process.pid).unbundle()
-        assert again.inputs.calculator.get_dict() == {'calculator': 'emt'}
-        assert again.inputs.structures.uuid == process.inputs.structures.uuid
-        assert again.raw_inputs.metadata.computer.pk == localhost.pk
-        again.close()
-    persister.delete_checkpoint(process.pid)
     process.close()
+    again = persister.load_checkpoint(process.pid).unbundle()
+    assert again.inputs.calculator.get_dict() == {'calculator': 'emt'}
+    assert again.inputs.structures.uuid == process.inputs.structures.uuid
+    assert again.raw_inputs.metadata['computer'].pk == localhost.pk
+    again.close()
+    persister.delete_checkpoint(process.pid)
 
 
 def test_what_a_job_does_is_written_when_it_changes_and_now_and_then(localhost, monkeypatch):
