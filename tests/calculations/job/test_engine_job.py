@@ -1,5 +1,6 @@
 """What becomes of a job that left less than it should, or was sent twice: real jobs, each ended in another place."""
 
+import asyncio
 import os
 import subprocess
 import time
@@ -83,8 +84,11 @@ def test_who_kills_a_job_does_not_wait_for_its_rest():
     loop = get_or_create_event_loop()
     cancellable = InterruptableFuture()
     loop.call_soon(cancellable.interrupt, KillInterruption('enough'))
+    others = asyncio.all_tasks(loop)
     with pytest.raises(KillInterruption, match='enough'):
         loop.run_until_complete(_rest_and_look(None, None, cancellable, rest=3600.0))
+    for sleeping in asyncio.all_tasks(loop) - others:
+        sleeping.cancel()  # else a test that waits for all tasks of this loop would wait for it
 
 
 @pytest.fixture
