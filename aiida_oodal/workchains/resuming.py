@@ -18,8 +18,8 @@ from aiida.engine.processes.functions import ProcessFunctionType
 from aiida.engine.processes.workchains.workchain import WorkChainSpec
 
 from aiida_oodal.calculations.explained import ERROR_INPUT
-from aiida_oodal.calculations.job.checkpoints import EncodedOnce
 from aiida_oodal.calculations.job.engine_job import was_lost
+from aiida_oodal.calculations.job.thrift import ThriftyProcess
 from aiida_oodal.engine.errors import OodalError
 
 from .broker import read_tasks
@@ -32,7 +32,7 @@ _SETTLED = 6.0
 _LEFT_BEHIND = 'ended by its caller: its worker was killed, and no other had begun it'
 
 
-class ResumingWorkChain(EncodedOnce, WorkChain):
+class ResumingWorkChain(ThriftyProcess, WorkChain):
     """Submit each child once: children are found by the label of their call link, also after a worker was killed.
 
     If a child refuses its inputs, or a step raises an :class:`.OodalError`, the process ends with an exit code that has

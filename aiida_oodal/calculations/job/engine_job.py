@@ -23,17 +23,17 @@ from aiida_oodal.engine.errors import OodalError
 from aiida_oodal.engine.files import ERROR_FILE, JOB_FILE, RESULTS_FILE
 from aiida_oodal.engine.structures import StructureSet
 
-from .checkpoints import EncodedOnce
 from .options import check_job_options
 from .scheduler_verdict import find_scheduler_verdict
 from .submission import WaitingForScheduler
 from .submit_script import END_FILE, EPILOGUE, prologue
+from .thrift import ThriftyProcess
 
 #: Exit codes of jobs that can be submitted again unchanged: node failure, cancelled, ended for an unknown reason.
 _LOST = (140, 145, 146)
 
 
-class EngineCalculation(EncodedOnce, CalcJob):
+class EngineCalculation(ThriftyProcess, CalcJob):
     """One engine command on a compute node; the code is the ``PortableCode`` made of ``aiida_oodal/engine``."""
 
     COMMAND: ClassVar[str]
