@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _load(module: str) -> ModuleType:
-    """Import what a command needs, without a search for garbage, of which there is none: a short job is mostly this."""
+    """Import what a command needs, with the garbage collector off: a short job is mostly imports."""
     gc.disable()
     try:
         return importlib.import_module(module)
@@ -62,7 +62,7 @@ def _load(module: str) -> ModuleType:
 def run() -> NoReturn:
     """Run the command of this program's arguments, and end."""
     status = main()
-    gc.freeze()  # else Python searches all that is left for garbage once more
+    gc.freeze()  # else the garbage collector goes through everything once more
     sys.exit(status)
 
 

@@ -111,13 +111,16 @@ def find_class(name: str) -> Any:
 def find_elements(name: str) -> tuple[str, ...] | None:
     """Return the elements that a calculator has parameters for, or None where only the calculator itself can tell.
 
-    Source: ``ase.calculators.emt`` keeps them in its module, by the symbol of the element.
+    Source: ``ase.calculators.emt`` keeps them in its module, by the symbol of the element. Other packages are not
+    imported to be asked: that may take long, and they may be installed only where jobs run.
 
     :param name: as in :func:`make_calculator`.
     """
+    if ':' in name and not name.startswith('ase.'):
+        return None
     try:
         module = importlib.import_module(find_class(name).__module__)
-    except OodalError:  # it may be there where jobs run
+    except OodalError:  # a calculator of ASE may come from a package that only jobs have
         return None
     table = getattr(module, 'parameters', None)
     return tuple(table) if isinstance(table, dict) and table and set(table) <= set(chemical_symbols) else None

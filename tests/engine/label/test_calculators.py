@@ -9,7 +9,7 @@ from ase.calculators.emt import EMT
 from ase.constraints import FixAtoms
 
 from aiida_oodal.engine.errors import OodalError
-from aiida_oodal.engine.label.calculators import label_structure, make_calculator
+from aiida_oodal.engine.label.calculators import find_elements, label_structure, make_calculator
 
 
 class Unstable(Calculator):
@@ -115,3 +115,12 @@ def test_an_element_the_calculator_does_not_know_is_named():
 def test_labels_that_are_not_finite_are_refused():
     with pytest.raises(OodalError, match=r'Unstable gives .* not finite for structure 2 \(3 atoms of H O\)'):
         label_structure(molecule('H2O'), Unstable(), index=2)
+
+
+def test_elements_are_known_where_a_calculator_of_ase_tells_them_and_nothing_else_is_imported(tmp_path, monkeypatch):
+    (tmp_path / 'elsewhere.py').write_text('raise RuntimeError("imported")\n')
+    monkeypatch.syspath_prepend(tmp_path)
+    metals = {'Al', 'Cu', 'Ag', 'Au', 'Ni', 'Pd', 'Pt', 'H', 'C', 'N', 'O'}
+    assert set(find_elements('emt')) == set(find_elements('ase.calculators.emt:EMT')) == metals
+    assert find_elements('lj') is None
+    assert find_elements('elsewhere:Calculator') is None
