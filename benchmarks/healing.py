@@ -2,8 +2,8 @@
 
 A potential is trained on cold, narrow data. Walkers, heated by it, halt where its gamma is too large; something of the
 frames in which they halted is labelled and learned, round after round, until all walkers finish or the rounds are over.
-This is what a campaign does, by the same functions of the engine, without AiiDA. The strategies differ in what is
-labelled:
+This is what a campaign does, by the same functions of the engine, without AiiDA. The potential is a linear ACE, or an
+ensemble of small MACE models that are trained from scratch in every round. The strategies differ in what is labelled:
 
 - gamma, full or mask: cubes around the atoms with the largest gamma, chosen by MaxVol among those of all walkers; the
   atoms outside the core count as `weights` says;
@@ -24,6 +24,8 @@ standard deviation.
     python benchmarks/healing.py                      # 3 seeds, 3 materials; estimated: half an hour on 2 idle cores
     python benchmarks/healing.py --long               # a night: 5 seeds, protocol balanced, longer MD, more rounds
     python benchmarks/healing.py --keep runs.jsonl    # go on where an earlier call was ended; the table is about all
+
+    python benchmarks/healing.py --family mace --keep mace.jsonl   # Al, 3 seeds: an hour and a half on one idle core
 
 What is labelled costs next to nothing here, as it has to be: EMT for Al and Cu-Au, Stillinger-Weber for Si.
 """
@@ -50,7 +52,8 @@ os.environ.setdefault('OMP_NUM_THREADS', '1')
 
 import numpy as np
 from ase import Atoms
-from families import AceFamily, Family, Sets, Trained
+from families import AceFamily, Family, MaceFamily, Sets, Trained
+from healing_tables import ANCHORS, LAST, report
 from materials import MATERIALS, Material, Walker
 
 from aiida_oodal.engine.carve.candidates import cells_of, cut_candidates, judge_candidates
@@ -74,9 +77,6 @@ from aiida_oodal.engine.trust.audit import AuditSettings
 from aiida_oodal.engine.trust.guard import find_worsened
 from aiida_oodal.templates import get_template
 
-SHARES = {'half': 0.5, 'quarter': 0.25}
-ANCHORS, LAST = 'anchors', 'last frames'
-
 
 @dataclass(frozen=True)
 class Strategy:
@@ -94,6 +94,16 @@ STRATEGIES = {
     'farthest, full': Strategy('farthest', 'full'),
     'whole cells': Strategy('whole', 'full'),
     '8 atoms': Strategy('small', 'full'),
+}
+
+
+#: By family, what is run unless something else is asked for.
+DEFAULTS: dict[str, dict[str, list[str]]] = {
+    'ace': {'materials': list(MATERIALS), 'strategies': list(STRATEGIES)},
+    'mace': {
+        'materials': ['al'],
+        'strategies': ['gamma, full', 'gamma, mask', 'random, full', 'random, mask', 'whole cells'],
+    },
 }
 
 
@@ -227,7 +237,9 @@ class Case:
                 why = 'all walkers finish'
                 break
             known = [atoms for label, frames in rounds.items() if label != 'start' for atoms in frames]
-            made = labels.make(self.choose(strategy, trained, walks, known, most))
+            with contextlib.redirect_stdout(io.StringIO()):
+                chosen = self.choose(strategy, trained, walks, known, most)
+            made = labels.make(chosen)
             if not made:
                 why = 'nothing to learn from'
                 break
@@ -240,6 +252,7 @@ class Case:
             walks = self.walk(trained, self.material.walkers, folder / 'md_end')
         return {
             'material': self.name,
+            'family': self.options.family,
             'seed': self.seed,
             'strategy': name,
             'rounds': len(rounds) - 1,
@@ -339,16 +352,6 @@ def summary(trained: Trained, judged: Sets) -> dict[str, Any]:
 _FORCE = ('force_rmse', 'n_atoms')
 
 
-def atoms_to(row: Mapping[str, Any], share: float) -> float:
-    """Return the labelled atoms after which the force error is below a share of the first, or nan."""
-    limit = share * row['curve'][0][1]
-    return next((float(n_atoms) for n_atoms, error in row['curve'] if error <= limit), float('nan'))
-
-
-def is_healed(row: Mapping[str, Any], tolerance: float) -> bool:
-    return row['n_finished'] == row['n_walkers'] and max(row[LAST]) <= tolerance
-
-
 def run_case(name: str, seed: int, strategies: Sequence[str], options: argparse.Namespace) -> Iterable[dict[str, Any]]:
     """Run the strategies of one material and seed."""
     warnings.simplefilter('ignore')
@@ -363,83 +366,18 @@ def run_case(name: str, seed: int, strategies: Sequence[str], options: argparse.
 
 
 def make_family(material: Material, options: argparse.Namespace) -> Family:
-    return AceFamily('balanced' if options.long else 'quick', material.fit)
+    if options.family == 'ace':
+        return AceFamily('balanced' if options.long else 'quick', material.fit)
+    return MaceFamily(find_isolated_energies(material), options.updates, options.models)
 
 
-def spread(values: Iterable[float], form: str = '.0f') -> str:
-    """Write mean and standard deviation, of how many if not of all."""
-    given = list(values)
-    finite = [value for value in given if np.isfinite(value)]
-    if not finite:
-        return '-'
-    text = f'{np.mean(finite):{form}} ± {np.std(finite):{form}}'
-    return text if len(finite) == len(given) else f'{text} ({len(finite)} of {len(given)})'
-
-
-def report(rows: Sequence[Mapping[str, Any]], tolerance: float) -> None:
-    """Print a table for each material, in Markdown, and how gamma compares with what else can be labelled."""
-    titles = ('healed', 'rounds', 'labelled atoms', 'to a half', 'to a quarter', 'forces', 'by element', 'energies')
-    titles += (ANCHORS, LAST, 'CPU of labels (s)', 'CPU (s)')
-    for material in dict.fromkeys(row['material'] for row in rows):
-        own = [row for row in rows if row['material'] == material]
-        first = {row['seed']: row['first'] for row in own}.values()
-        print(
-            f'\n{material}, {len(first)} seeds; first potential: forces {spread(each["force"] for each in first)}, '
-            f'energies {spread((each["energy"] for each in first), ".1f")}, anchors '
-            f'{spread((each[ANCHORS] for each in first), ".1f")}\n'
-        )
-        print('| strategy | ' + ' | '.join(titles) + ' |')
-        print('|---' * (1 + len(titles)) + '|')
-        for strategy in STRATEGIES:
-            if runs := [row for row in own if row['strategy'] == strategy]:
-                print(f'| {strategy} | ' + ' | '.join(cells(runs, tolerance)) + ' |')
-    print_ratios(rows)
-
-
-def cells(runs: Sequence[Mapping[str, Any]], tolerance: float) -> list[str]:
-    """Return one line of a table."""
-    ends = [row['end'] for row in runs]
-    healed = sum(is_healed(row, tolerance) for row in runs)
-    finished = sum(row['n_finished'] == row['n_walkers'] for row in runs)
-    failed = sum(row['n_failed'] for row in runs)
-    worse = sum(ANCHORS in row['worsened'] for row in runs)
-    return [
-        f'{healed} of {len(runs)}' + (f' ({finished} finish)' if finished != healed else ''),
-        spread((row['rounds'] for row in runs), '.1f'),
-        spread(row['n_atoms'] for row in runs) + (f', {failed} labels failed' if failed else ''),
-        *(spread(atoms_to(row, share) for row in runs) for share in SHARES.values()),
-        spread((end['force'] for end in ends), '.1f'),
-        ', '.join(f'{name} {np.mean([end["by_element"][name] for end in ends]):.0f}' for name in ends[0]['by_element']),
-        spread((end['energy'] for end in ends), '.1f'),
-        spread((end[ANCHORS] for end in ends), '.1f') + (f', worse in {worse}' if worse else ''),
-        spread(max(row[LAST]) for row in runs),
-        spread((row['label_seconds'] for row in runs), '.1f'),
-        spread(row['seconds'] for row in runs),
-    ]
-
-
-def print_ratios(rows: Sequence[Mapping[str, Any]]) -> None:
-    """Print what gamma needs as a share of what others need, seed by seed where both get there."""
-    pairs = [('gamma, full', 'random, full'), ('gamma, mask', 'random, mask')]
-    pairs += [('gamma, full', 'whole cells'), ('gamma, full', '8 atoms'), ('gamma, full', 'farthest, full')]
-    print('\nlabelled atoms that the first needs as a share of what the second needs: mean over seeds (worst)\n')
-    print('| material | error | ' + ' | '.join(f'{one} : {other}' for one, other in pairs) + ' |')
-    print('|---' * (2 + len(pairs)) + '|')
-    for material in dict.fromkeys(row['material'] for row in rows):
-        found = {(row['strategy'], row['seed']): row for row in rows if row['material'] == material}
-        for name, share in SHARES.items():
-            line = []
-            for one, other in pairs:
-                both = [seed for strategy, seed in found if strategy == one and (other, seed) in found]
-                needs = np.array([[atoms_to(found[each, seed], share) for each in (one, other)] for seed in both])
-                ratios = (needs[:, 0] / needs[:, 1])[np.isfinite(needs).all(axis=1)] if both else np.array([])
-                lost = [int(np.isnan(needs[:, side]).sum()) if both else 0 for side in (0, 1)]
-                text = f'{ratios.mean():.2f} ({ratios.max():.2f})' if ratios.size else '-'
-                notes = [
-                    f'{who} {count} times not there' for who, count in zip(('1st', '2nd'), lost, strict=True) if count
-                ]
-                line.append('; '.join([text, *notes]))
-            print(f'| {material} | a {name} | ' + ' | '.join(line) + ' |')
+def find_isolated_energies(material: Material) -> dict[str, float]:
+    """Return what an isolated atom of each element has under the labeller, eV."""
+    elements = sorted({element for atoms in material.start for element in atoms.symbols})
+    return {
+        element: label_structure(Atoms(element, cell=[12.0, 12.0, 12.0]), material.calculator).info[ENERGY]
+        for element in elements
+    }
 
 
 def run_and_keep(name: str, seed: int, strategies: Sequence[str], options: argparse.Namespace) -> list[dict[str, Any]]:
@@ -449,8 +387,8 @@ def run_and_keep(name: str, seed: int, strategies: Sequence[str], options: argpa
         rows.append(row)
         errors = ' -> '.join(f'{error:.0f}' for _, error in row['curve'])
         print(
-            f'{name} seed {seed} {row["strategy"]}: {errors} meV/angstrom with {row["n_atoms"]} atoms, '
-            f'{row["n_finished"]} of {row["n_walkers"]} walkers finish ({row["why"]}), {row["seconds"]:.0f} s',
+            f'{name}, {options.family}, seed {seed}, {row["strategy"]}: {errors} meV/angstrom with {row["n_atoms"]} '
+            f'atoms, {row["n_finished"]} of {row["n_walkers"]} walkers finish ({row["why"]}), {row["seconds"]:.0f} s',
             flush=True,
         )
         if options.keep:
@@ -462,17 +400,23 @@ def run_and_keep(name: str, seed: int, strategies: Sequence[str], options: argpa
 def read_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--long', action='store_true', help='a night instead of an hour')
-    parser.add_argument('--materials', nargs='+', choices=MATERIALS, default=list(MATERIALS))
-    parser.add_argument('--strategies', nargs='+', choices=STRATEGIES, default=list(STRATEGIES))
+    parser.add_argument('--family', choices=DEFAULTS, default='ace')
+    parser.add_argument('--materials', nargs='+', choices=MATERIALS, help='all, or al of MACE')
+    parser.add_argument('--strategies', nargs='+', choices=STRATEGIES, help='all, or the first four and whole of MACE')
     parser.add_argument('--seeds', type=int, help='3, or 5 in the long form')
     parser.add_argument('--steps', type=int, help='MD steps of a walker: 200, or 1500 in the long form')
     parser.add_argument('--batches', type=int, nargs='+', help='clusters to label in each round: 1 1 2 4 8, or more')
     most = 1000.0 * AuditSettings().tolerance
     parser.add_argument('--tolerance', type=float, default=most, help='force error of a last frame, meV/angstrom')
+    parser.add_argument('--models', type=int, default=2, help='of an ensemble')
+    parser.add_argument('--updates', type=int, default=400, help='of the training of a MACE model')
     parser.add_argument('--workers', type=int, default=2, help='materials and seeds at a time, each on one core')
     parser.add_argument('--keep', type=Path, help='file for the rows; those that are there are not run again')
     parser.add_argument('--report', action='store_true', help='only print the tables of the rows that are kept')
     options = parser.parse_args()
+    for name, value in DEFAULTS[options.family].items():
+        if getattr(options, name) is None:
+            setattr(options, name, value)
     for name, (short, long) in {
         'seeds': (3, 5),
         'steps': (200, 1500),
@@ -491,9 +435,9 @@ def main() -> None:
     if options.keep and options.keep.is_file():
         rows = [json.loads(line) for line in options.keep.read_text(encoding='utf-8').splitlines()]
     if not options.report:
-        there = {(row['material'], row['seed'], row['strategy']) for row in rows}
+        there = {(row['family'], row['material'], row['seed'], row['strategy']) for row in rows}
         orders = [
-            (name, seed, [each for each in options.strategies if (name, seed, each) not in there])
+            (name, seed, [each for each in options.strategies if (options.family, name, seed, each) not in there])
             for seed in range(options.seeds)
             for name in options.materials
         ]
@@ -505,7 +449,7 @@ def main() -> None:
     print(
         '\nerrors: root mean square, forces in meV/angstrom, energies in meV/atom; mean ± standard deviation over seeds'
     )
-    report(sorted(rows, key=lambda row: (row['material'], row['seed'])), options.tolerance)
+    report(sorted(rows, key=lambda row: (row['family'], row['material'], row['seed'])), options.tolerance)
 
 
 if __name__ == '__main__':

@@ -8,6 +8,7 @@ differ by less than the rounding itself.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ __all__ = [
     'N_NUMBERS',
     'TOLERANCE',
     'are_same',
+    'choose_heldout',
     'content_key',
     'find_repeats',
     'find_same',
@@ -65,6 +67,17 @@ def content_key(atoms: Atoms, decimals: int = 4) -> str:
     digest.update(np.rint(cell * 10.0**decimals).astype(np.int64).tobytes())
     digest.update(periodic.tobytes())
     return digest.hexdigest()
+
+
+def choose_heldout(structures: Sequence[Atoms], fraction: float) -> set[int]:
+    """Return which structures of a set are held out: those with the smallest keys, so that a set is always split alike.
+
+    Single atoms, which give E0, are never held out.
+
+    :param fraction: share of the others, rounded to the nearest number of structures.
+    """
+    several = sorted((content_key(atoms), row) for row, atoms in enumerate(structures) if len(atoms) > 1)
+    return {row for _, row in several[: round(fraction * len(several))]}
 
 
 def fingerprints(

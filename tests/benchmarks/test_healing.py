@@ -33,7 +33,7 @@ def healing():
                 calculator,
                 crystals(6, seed),
                 [('cold', atoms) for atoms in crystals(2, seed + 1)],
-                [('hot', atoms) for atoms in crystals(2, seed + 2, rattle=(0.3, 0.4))],
+                [('hot', atoms) for atoms in crystals(2, seed + 2, rattle=(0.2, 0.25))],
                 walkers=[materials.heat(bulk('Al', a=4.0, cubic=True) * 4, 2400.0, steps)],
                 small=[materials.heat(bulk('Al', a=4.0) * 2, 2400.0, steps)],
                 fit=FIT,
@@ -45,7 +45,7 @@ def healing():
 
 @pytest.fixture(scope='module')
 def rows(healing):
-    options = argparse.Namespace(long=False, batches=[1], steps=40, keep=None)
+    options = argparse.Namespace(family='ace', long=False, batches=[1], steps=40, keep=None)
     return healing.run_and_keep('al', 0, list(healing.STRATEGIES), options)
 
 
@@ -59,7 +59,7 @@ def test_each_strategy_has_its_row_of_numbers(healing, rows, capsys):
     lines = capsys.readouterr().out.splitlines()
     for strategy in healing.STRATEGIES:
         assert sum(line.startswith(f'| {strategy} | ') for line in lines) == 1
-    assert sum(line.startswith('| al | a half | ') for line in lines) == 1
+    assert sum(line.startswith('| al, ace | a half | ') for line in lines) == 1
 
 
 def test_clusters_lower_the_error(rows):
@@ -68,3 +68,16 @@ def test_clusters_lower_the_error(rows):
             (_, before), (n_atoms, after) = row['curve']
             assert after < 0.7 * before
             assert n_atoms == row['n_atoms'] > 0
+
+
+def test_an_ensemble_of_mace_models_learns_as_well(healing, tmp_path):
+    require('mace')
+    options = argparse.Namespace(
+        family='mace', long=False, batches=[1], steps=40, updates=120, models=2, keep=tmp_path / 'rows.jsonl'
+    )
+    (row,) = healing.run_and_keep('al', 0, ['gamma, full'], options)
+    assert json.loads(options.keep.read_text())['end'] == row['end']
+    (_, before), (n_atoms, after) = row['curve']
+    assert after < 0.7 * before
+    assert n_atoms > 0
+    assert np.isfinite([row['end']['energy'], row['end']['anchors'], row['last frames'][0]]).all()

@@ -9,7 +9,7 @@ from ase import Atoms
 
 from aiida_oodal.calculations.explained import explained
 from aiida_oodal.data import StructureSetData
-from aiida_oodal.engine.content import content_key
+from aiida_oodal.engine.content import choose_heldout
 from aiida_oodal.engine.errors import OodalError
 from aiida_oodal.engine.labels import ENERGY, FORCES, LEVEL, QUEUE_KEY, STRESS
 
@@ -46,8 +46,7 @@ def hold_out(fraction: orm.Float, **sets: StructureSetData) -> dict[str, Structu
     parts: dict[str, list[Atoms]] = {'training': [], 'heldout': []}
     for _, node in sorted(sets.items()):
         frames = list(node)
-        several = sorted((content_key(atoms), row) for row, atoms in enumerate(frames) if len(atoms) > 1)
-        chosen = {row for _, row in several[: round(fraction.value * len(several))]}
+        chosen = choose_heldout(frames, fraction.value)
         for row, atoms in enumerate(frames):
             parts['heldout' if row in chosen else 'training'].append(atoms)
     for name, frames in parts.items():
