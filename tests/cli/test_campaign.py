@@ -3,6 +3,7 @@
 import subprocess
 import sys
 
+import ase.io
 import pytest
 from aiida import orm
 from aiida.engine import ProcessState, run_get_node
@@ -80,7 +81,26 @@ def stopped(entry_points, engine_code, localhost, crystal):
     return run_get_node(builder)[1]
 
 
-def test_one_that_was_stopped_keeps_all_and_another_goes_on_with_it(stopped, crystal, localhost, aiida_profile):
+def check_that_a_walker_can_be_added(campaign, crystal, folder):
+    ase.io.write(folder / 'slab.extxyz', crystal.get_atoms(0))
+    command = ['extend', campaign.pk, '--dry-run', '--walker', f'slab={folder / "slab.extxyz"}']
+    assert 'It begins with' in invoke(*command, '--set', 'walkers.slab.temperature=600')
+    assert 'slab.cif does not exist' in invoke('extend', campaign.pk, '--dry-run', '--walker', 'slab=slab.cif', code=1)
+    assert 'write it as NAME=FILE' in invoke('extend', campaign.pk, '--dry-run', '--walker', 'slab.cif', code=1)
+    assert "walkers: 'slab' is not known" in invoke(
+        'extend', campaign.pk, '--dry-run', '--set', 'walkers.slab.temperature=600', code=1
+    )
+    walkers = build_extension(campaign, {'walkers': {'slab': {'structure': crystal, 'temperature': 600}}}).walkers
+    assert set(walkers) == {'hot', 'slab'}
+    assert walkers['slab']['structure'].uuid == crystal.uuid
+    of_the_other = campaign.inputs.walkers.hot.settings.get_dict()
+    assert walkers['slab']['settings'].get_dict() == of_the_other | {'temperature': 600}
+    assert walkers['hot']['settings'].get_dict() == of_the_other
+
+
+def test_one_that_was_stopped_keeps_all_and_another_goes_on_with_it(
+    stopped, crystal, localhost, aiida_profile, tmp_path
+):
     assert stopped.exit_status == 504
     assert stopped.exit_message.startswith('stopped after round 1, because somebody asked for it (that is enough): ')
     assert f'`aiida-oodal campaign extend {stopped.pk}`' in stopped.exit_message
@@ -104,6 +124,8 @@ def test_one_that_was_stopped_keeps_all_and_another_goes_on_with_it(stopped, cry
     listed = invoke('list', '-n', '1')
     assert f'{stopped.pk} to be stopped ended [504] 1' in listed
     check_that_a_status_waits_for_aiida_only(stopped, aiida_profile)
+
+    check_that_a_walker_can_be_added(stopped, crystal, tmp_path)
 
     # one that it had asked for, and that nobody has labelled
     waiting = orm.StructureData(ase=bulk('Al', a=4.3, cubic=True)).store()
@@ -134,7 +156,7 @@ def test_one_that_was_stopped_keeps_all_and_another_goes_on_with_it(stopped, cry
     assert 'force RMSE [meV/Å]' in shown or not any(read_status(stopped).force_rmse)
     assert 'max_rounds 12 1' in shown
     assert 'walkers.hot.steps 400 300' in shown
-    assert 'thresholds.gamma_break – 6.0' in shown
+    assert 'thresholds.gamma_break not given 6.0' in shown
     assert 'thresholds.gamma_ceiling' not in shown
     # and one that goes on from that does not take a name twice
     again = build_extension(extension, rounds=1)

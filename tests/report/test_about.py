@@ -1,6 +1,6 @@
 """The sentences and tables of a campaign's page, for campaigns that are told by hand."""
 
-from aiida_oodal.report.campaign.about import list_errors
+from aiida_oodal.report.campaign.about import MOST_TRAININGS, list_errors
 from aiida_oodal.report.campaign.history import CampaignHistory, Round, WalkerRun
 from aiida_oodal.report.campaign.page import summarise
 
@@ -31,8 +31,11 @@ def part(al, cu=None, **more):
 
 def test_errors_by_element_and_by_set():
     parts = {'start': part(5.0, 11.0, role='training'), 'round_1': part(7.0, role='training')}
-    elements, rows = list_errors(make_history([30.0], parts=parts, validation=part(9.0, 39.0, role='validation')))
+    elements, shown, rows = list_errors(
+        make_history([30.0], parts=parts, validation=part(9.0, 39.0, role='validation'))
+    )
     assert elements == ['Al', 'Cu']
+    assert shown == [0]
     assert [(row['name'], row['role'], row['by_element']) for row in rows] == [
         ('start', 'training', [5.0, 11.0]),
         ('round_1', 'training', [7.0, None]),
@@ -41,5 +44,17 @@ def test_errors_by_element_and_by_set():
 
 
 def test_a_trainer_that_tells_no_errors_has_no_table():
-    assert list_errors(make_history([30.0])) == ([], [])
-    assert list_errors(CampaignHistory(1, 'uuid', 'running', (), ())) == ([], [])
+    assert list_errors(make_history([30.0])) == ([], [0], [])
+    assert list_errors(CampaignHistory(1, 'uuid', 'running', (), ())) == ([], [], [])
+
+
+def test_errors_of_many_trainings_stand_side_by_side():
+    trainings = tuple(
+        {'parts': {'start': part(float(number)), 'late': part(9.0)} if number == 40 else {'start': part(float(number))}}
+        for number in range(41)
+    )
+    _, shown, rows = list_errors(CampaignHistory(1, 'uuid', 'running', (), trainings))
+    assert (shown[0], shown[-1], len(shown)) == (0, 40, MOST_TRAININGS)
+    start, late = rows
+    assert start['by_training'] == [float(number) for number in shown]
+    assert late['by_training'] == [None] * (MOST_TRAININGS - 1) + [9.0]

@@ -125,7 +125,7 @@ def test_the_report_stands_alone(campaign, tmp_path):
     for link in trace_potential(campaign.outputs.potential):
         assert f'<td class="n">{link.cluster}</td>' in page
     without_plotly = page.split('</script>', 1)[1]
-    assert f'Campaign {campaign.pk} “small: campaign”' in without_plotly
+    assert f'<h1>small: campaign</h1>\n<p>Self-healing campaign {campaign.pk} ' in without_plotly
     asked = without_plotly.split('What was asked for')[1]
     assert f'<th>time</th><td>begun {campaign.ctime.astimezone():%Y-%m-%d %H:%M}, ended' in asked
     assert '<th>elements</th><td>Al</td>' in asked
@@ -171,6 +171,7 @@ def test_what_it_cost_and_how_it_was_done(campaign):
         lammps,
         f'AiiDA {version("aiida-core")} [1]',
         f'with python-ace {version("python-ace")} to all labels',
+        f'through ASE {version("ase")} [6]',
         'warm: Al108, NPT at 300 to 900 K and 0 bar, 200 steps of 3 fs',
         f'In {len(history.rounds)} rounds 10 initial structures (320 atoms), {whole.n_clusters} cut cells (',
         f'went from {history.trainings[0]["validation"]["force_rmse"]:.0f} to ',

@@ -120,6 +120,14 @@ def stop(campaign: str, reason: str) -> None:
     metavar='[{NAME: VALUE, ...}, ...]',
     help='Settings of MD for all walkers, one leg after the other: [{steps: 50000}, {temperature: [300, 2000]}].',
 )
+@click.option(
+    '--walker',
+    'walkers',
+    multiple=True,
+    metavar='NAME=FILE',
+    help='Add a walker that begins with the structure of a file. Settings that all others share are its own, too; '
+    '--set walkers.NAME... gives others. May repeat.',
+)
 @click.option('--label', help='Label of the new campaign.  [default: that of the other, and its PK]')
 @click.option('--dry-run', is_flag=True, help='Say what it would begin with, and submit nothing.')
 @PROFILE
@@ -128,6 +136,7 @@ def extend(
     rounds: int | None,
     settings: tuple[str, ...],
     schedule: str | None,
+    walkers: tuple[str, ...],
     label: str | None,
     dry_run: bool,
 ) -> None:
@@ -139,6 +148,10 @@ def extend(
     \b
     Example: five more rounds with another threshold
       aiida-oodal campaign extend 1234 --rounds 5 --set thresholds.gamma_break=8
+
+    \b
+    Example: a further walker
+      aiida-oodal campaign extend 1234 --walker slab=slab.cif --set walkers.slab.temperature=[300,900]
     """  # noqa: D301
     from aiida_oodal.operations.campaign.extend import build_extension
     from aiida_oodal.operations.launch import submit_once
@@ -146,6 +159,8 @@ def extend(
     with plain_errors():
         node = _find(campaign)
         changes = _parse(settings)
+        for text in walkers:
+            _add_walker(changes, text)
         if schedule is not None:
             changes['schedule'] = _read_yaml('--schedule', schedule)
         builder = build_extension(node, changes, rounds)
@@ -182,6 +197,19 @@ def _parse(settings: tuple[str, ...]) -> dict[str, Any]:
     return values
 
 
+def _add_walker(changes: dict[str, Any], text: str) -> None:
+    """Put the structure of ``NAME=FILE`` among the settings of a walker."""
+    from aiida_oodal.data import StructureSetData
+    from aiida_oodal.engine.errors import OodalError
+    from aiida_oodal.operations.campaign.begin import read_start
+
+    name, _, file = text.partition('=')
+    if not (name and file):
+        raise OodalError(f'--walker {text}: write it as NAME=FILE, such as slab=slab.cif')
+    structure = StructureSetData([read_start(Path(file), ())])
+    changes.setdefault('walkers', {}).setdefault(name, {})['structure'] = structure
+
+
 def _read_yaml(option: str, value: str) -> Any:
     import yaml
 
@@ -208,4 +236,5 @@ def _describe(builder: Any) -> str:
     first = ', trained again before the first round' if initial['train'].value else ''
     leg = Leg(initial['progress']['leg'], count_legs(builder.walkers))
     where = f' in {leg}' if leg.count > 1 else ''
-    return f'It begins{where} with {", ".join(parts)}{first}; at most {builder.max_rounds.value} rounds'
+    rounds = builder.max_rounds.value
+    return f'It begins{where} with {", ".join(parts)}{first}; at most {rounds} round{"s" if rounds > 1 else ""}'

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
+from importlib.metadata import packages_distributions, version
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,8 @@ def run_job(job: Mapping[str, Any], folder: Path) -> None:
     Writes ``labels.npz``, the labelled structures in order, each with ``info['index']``, its place in the input; and
     ``results.json`` with ``n_structures``, ``n_labelled``, ``failures`` (of each structure that could not be labelled
     ``index``, ``message`` and, where it has one, ``queue_key``), ``core_seconds`` that the job had its cores for,
-    ``seconds`` that each structure took, by ``queue_key``, and ``complete`` (false in what a killed job leaves behind).
+    ``seconds`` that each structure took, by ``queue_key``, ``versions`` of ASE and of the calculator's package, and
+    ``complete`` (false in what a killed job leaves behind).
 
     :raises OodalError: if the set cannot be read or is empty, the calculator is unknown, or not one structure could be
         labelled.
@@ -45,7 +47,7 @@ def run_job(job: Mapping[str, Any], folder: Path) -> None:
     for index, atoms in enumerate(structures):
         atoms.info['index'] = index
     files = {name: (folder / path).resolve() for name, path in job.get('files', {}).items()}
-    record = _Record(folder, structures, int(job.get('cores', 1)))
+    record = _Record(folder, structures, int(job.get('cores', 1)), _read_versions(job['calculator']))
     saved = time.monotonic()
     results = label_all(structures, job['calculator'], files=files, folder=folder, workers=int(job.get('workers', 1)))
     for result in results:
@@ -65,11 +67,19 @@ def run_job(job: Mapping[str, Any], folder: Path) -> None:
         )
 
 
+def _read_versions(calculator: Any) -> dict[str, str]:
+    """Return the versions of ASE and of the package of a calculator, as far as they are known."""
+    name = calculator if isinstance(calculator, str) else calculator.get('calculator', '')
+    package = str(name).partition(':')[0].partition('.')[0]
+    found = packages_distributions().get(package, []) if ':' in str(name) else []
+    return {each: version(each) for each in sorted({'ase', *found})}
+
+
 class _Record:
     """What was labelled so far, and what the job leaves on disk of it."""
 
-    def __init__(self, folder: Path, structures: list[Atoms], cores: int) -> None:
-        self._folder, self._structures, self._cores = folder, structures, cores
+    def __init__(self, folder: Path, structures: list[Atoms], cores: int, versions: Mapping[str, str]) -> None:
+        self._folder, self._structures, self._cores, self._versions = folder, structures, cores, versions
         self._began = time.monotonic()
         self._seconds: dict[str, float] = {}
         self.labelled: dict[int, Atoms] = {}
@@ -101,6 +111,7 @@ class _Record:
             'failures': [failure for _, failure in sorted(self.failures.items())],
             'core_seconds': round(self._cores * (time.monotonic() - self._began), 3),
             'seconds': self._seconds,
+            'versions': dict(self._versions),
             'complete': complete,
         }
         partial = self._folder / f'partial_{LABELS_FILE}'

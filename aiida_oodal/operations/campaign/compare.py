@@ -16,8 +16,8 @@ from aiida_oodal.operations.differences import input_nodes, value_of
 
 from .status import CampaignStatus, read_status
 
-#: What stands for a setting that a campaign does not have.
-MISSING = '–'
+#: What stands for a result that a campaign does not have, and for a setting that it was not given.
+MISSING, NOT_GIVEN = '–', 'not given'
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def compare_campaigns(campaigns: Sequence[orm.WorkChainNode]) -> Comparison:
     hours = [count_core_hours(campaign) for campaign in campaigns]
     settings = [dict(_read_settings(campaign)) for campaign in campaigns]
     names = sorted({name for each in settings for name in each})
-    rows = {name: [each.get(name, _Setting('', MISSING)) for each in settings] for name in names}
+    rows = {name: [each.get(name, _Setting('', NOT_GIVEN)) for each in settings] for name in names}
     differing = {name: row for name, row in rows.items() if len({setting.identity for setting in row}) > 1}
     return Comparison(
         pks=pks,

@@ -46,7 +46,8 @@ def build_extension(
     :param changes: nested settings that replace those of the other: ``thresholds``, ``carve``, ``select``, ``guard``,
         ``audit``, ``calibration``, ``convergence``, ``budget``, ``train`` (of the trainer), ``md`` (of all walkers) and
         ``walkers`` (by name); ``schedule``, a list, replaces that of all walkers. Legs of the schedule that have passed
-        and in which nothing is changed are not repeated.
+        and in which nothing is changed are not repeated. A walker with another name and a ``structure`` (a node) is a
+        further one: it has the settings that all others have in common, and its own.
     :param rounds: how many further rounds it may have; as many as the other one where not given.
     :raises OodalError: if the other one has not ended, or has converged and nothing is changed, or a change is not
         possible.
@@ -104,7 +105,9 @@ def _take_up_schedule(
     """
 
     def is_same(leg: int) -> bool:
-        return all(settings_of_leg(before[name], leg) == settings_of_leg(after[name], leg) for name in after)
+        return before.keys() == after.keys() and all(
+            settings_of_leg(before[name], leg) == settings_of_leg(after[name], leg) for name in after
+        )
 
     count = count_legs(after)
     leg = next((leg for leg in range(1, count) if leg > left.passed or not is_same(leg)), count)
@@ -122,14 +125,29 @@ def _change(inputs: dict[str, Any], changes: Mapping[str, Any]) -> None:
         if name in _SETTINGS:
             _merge_into(inputs, _SETTINGS[name], values)
     walkers = inputs['walkers']
+    added = _add_walkers(walkers, changes.get('walkers', {}))
     require_known(changes.get('walkers', {}), walkers, 'walkers')
     for name in walkers:
         own = dict(changes.get('walkers', {}).get(name, {}))
+        if name in added:
+            del own['structure']
         schedule = own.pop('schedule', changes.get('schedule'))
         if schedule is not None:
             walkers[name]['schedule'] = orm.List(_require_list(name, schedule))
         if values := merge(changes.get('md', {}), own):
             _merge_into(walkers, (name, 'settings'), values)
+
+
+def _add_walkers(walkers: dict[str, dict[str, Any]], changes: Mapping[str, Any]) -> list[str]:
+    """Add the walkers that are new and have a structure, with the settings that all others have in common.
+
+    :return: their names.
+    """
+    settings = [walker['settings'].get_dict() for walker in walkers.values()]
+    shared = {key: value for key, value in settings[0].items() if all(each.get(key) == value for each in settings)}
+    added = [name for name, own in changes.items() if name not in walkers and 'structure' in own]
+    walkers |= {name: {'structure': changes[name]['structure'], 'settings': orm.Dict(shared)} for name in added}
+    return added
 
 
 def _require_list(name: str, schedule: Any) -> list[Any]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+import numpy as np
 from aiida import orm
 from ase import Atoms
 
@@ -16,6 +17,8 @@ from aiida_oodal.queue.entry import EXTRA
 
 from .history import CampaignHistory
 
+#: Trainings whose errors are shown side by side, at most.
+MOST_TRAININGS = 10
 #: Settings of a walker that say what it does, in the order in which they are shown.
 _OF_WALKERS = ('ensemble', 'temperature', 'pressure', 'steps', 'timestep_ps', 'velocity_seed')
 
@@ -46,30 +49,42 @@ def describe_campaign(campaign: orm.WorkChainNode, history: CampaignHistory) -> 
     return rows
 
 
-def list_errors(history: CampaignHistory) -> tuple[list[str], list[dict[str, Any]]]:
-    """Return the elements, and a row for each labelled set with the errors of the last training on it.
+def list_errors(history: CampaignHistory) -> tuple[list[str], list[int], list[dict[str, Any]]]:
+    """Return the elements, the trainings that are shown, and a row for each labelled set of the last training.
 
-    :return: of each row ``name``, ``role``, ``n_structures``, ``force_rmse`` and ``by_element`` [meV/angstrom], None
-        where nothing is known.
+    :return: of each row ``name``, ``role``, ``n_structures``, ``energy_rmse`` [meV/atom], ``stress_rmse`` [GPa],
+        ``force_rmse`` and ``by_element`` [meV/angstrom], and ``by_training``, the force errors of the potentials of the
+        trainings that are shown [meV/angstrom]; None where nothing is known.
     """
     if not history.trainings:
-        return [], []
-    results = history.trainings[-1]
-    found = dict(results.get('parts') or {})
-    if results.get('validation'):
-        found['validation'] = results['validation']
+        return [], [], []
+    parts = [_read_parts(results) for results in history.trainings]
+    found, shown = parts[-1], choose_evenly(len(parts), MOST_TRAININGS)
     elements = sorted({element for part in found.values() for element in part.get('by_element') or {}})
     rows = [
         {
             'name': name,
             'role': part.get('role', ''),
-            'n_structures': part.get('n_structures'),
-            'force_rmse': part.get('force_rmse'),
+            **{key: part.get(key) for key in ('n_structures', 'force_rmse', 'energy_rmse', 'stress_rmse')},
             'by_element': [(part.get('by_element') or {}).get(element, {}).get('force_rmse') for element in elements],
+            'by_training': [parts[number].get(name, {}).get('force_rmse') for number in shown],
         }
         for name, part in found.items()
     ]
-    return elements, rows
+    return elements, shown, rows
+
+
+def _read_parts(results: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the errors of a training by labelled set."""
+    found = dict(results.get('parts') or {})
+    if results.get('validation'):
+        found['validation'] = results['validation']
+    return found
+
+
+def choose_evenly(count: int, most: int) -> list[int]:
+    """Return all numbers below a count, or if there are too many the first, the last and some evenly between them."""
+    return sorted({round(number) for number in np.linspace(0, count - 1, min(count, most))})
 
 
 def _describe_time(campaign: orm.WorkChainNode) -> str:

@@ -13,6 +13,7 @@ from plotly.subplots import make_subplots
 
 from aiida_oodal.engine.thresholds import Thresholds
 
+from .about import choose_evenly
 from .history import CampaignHistory, Round, WalkerRun
 
 if TYPE_CHECKING:
@@ -68,9 +69,7 @@ def draw_gamma(history: CampaignHistory) -> dict[str, go.Figure]:
 
 def choose_rounds(history: CampaignHistory) -> list[Round]:
     """Return the rounds whose MD is drawn: all, or the first, the last and some that are evenly spaced between."""
-    count = len(history.rounds)
-    chosen = np.unique(np.linspace(0, count - 1, min(count, MOST_ROUNDS)).round().astype(int)) if count else ()
-    return [history.rounds[index] for index in chosen]
+    return [history.rounds[index] for index in choose_evenly(len(history.rounds), MOST_ROUNDS)]
 
 
 def draw_errors(history: CampaignHistory) -> go.Figure:
@@ -144,7 +143,7 @@ def choose_clusters(history: CampaignHistory) -> list[tuple[Round, WalkerRun, Cl
     ranked.sort(key=lambda each: each[0])  # rounds stay in their order
     firsts = [each for each in ranked if each[0] == 0]
     if len(firsts) > MOST_CLUSTERS:
-        ranked = [firsts[index] for index in np.linspace(0, len(firsts) - 1, MOST_CLUSTERS).round().astype(int)]
+        ranked = [firsts[index] for index in choose_evenly(len(firsts), MOST_CLUSTERS)]
     taken = sorted(ranked[:MOST_CLUSTERS], key=lambda each: (each[1].number, each[0]))
     return [(entry, walker, cluster) for _, entry, walker, cluster in taken]
 

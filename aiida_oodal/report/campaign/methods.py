@@ -22,11 +22,8 @@ from .ledger import AUDIT, CLUSTERS, INITIAL, Ledger, Ran
 
 _LAMMPS = re.compile(r'LAMMPS \((.+?)\)')
 _FEMTO = 1000.0
-#: What was done to atoms of the buffer that overlap across the new boundary.
-_REPAIRS = {
-    'drop': ', of which atoms that overlap across the new boundary were left out',
-    'relax': ', of which atoms that overlap across the new boundary were moved apart',
-}
+#: What was done to atoms of the buffer that overlapped across the new boundary, by the attribute that counts them.
+_REPAIRS = {'repair_dropped': 'left out', 'repair_moved': 'moved apart'}
 
 
 @dataclass(frozen=True)
@@ -45,31 +42,36 @@ def write_methods(
     :param processes: of :func:`.list_processes`.
     """
     references = References()
-    versions = _read_versions(processes)
+    versions = _read_versions(processes, Stage.TRAIN, Stage.RETRAIN)
     sentences = [
         *_tell_framework(campaign, references),
         *_tell_model(campaign, history, versions, references),
         *_tell_walkers(campaign, processes, references),
-        *_tell_carving(campaign),
+        *_tell_carving(campaign, history),
         *_tell_labels(campaign, history, ledger, processes, references),
         *_tell_outcome(campaign, history),
     ]
     return Methods(' '.join(sentences), references.cited)
 
 
-def _read_versions(processes: Sequence[Ran]) -> dict[str, str]:
-    """Return the versions of packages that the trainings ran with."""
+def _read_versions(processes: Sequence[Ran], *stages: Stage) -> dict[str, str]:
+    """Return the versions of packages that the jobs of some stages ran with."""
     found: dict[str, str] = {}
     for ran in processes:
-        if ran.call.stage in (Stage.TRAIN, Stage.RETRAIN) and isinstance(ran.process, orm.CalcJobNode):
+        if ran.call.stage in stages and isinstance(ran.process, orm.CalcJobNode):
             results = ran.process.outputs.results if 'results' in ran.process.outputs else {}
             found |= dict(results['versions']) if 'versions' in results else {}
     return found
 
 
+def _tell_version(versions: Mapping[str, str], package: str) -> str:
+    """Return a version with a blank before it; empty if it is not known."""
+    return f' {versions[package]}' if package in versions else ''
+
+
 def _tell_framework(campaign: orm.WorkChainNode, references: References) -> Iterator[str]:
     versions = campaign.base.attributes.get('version', {})
-    ours, aiida = (f' {versions[name]}' if name in versions else '' for name in ('plugin', 'core'))
+    ours, aiida = (_tell_version(versions, name) for name in ('plugin', 'core'))
     yield (
         f'Interatomic potentials were trained by active learning with aiida-oodal{ours} and AiiDA{aiida} '
         f'{references.cite("aiida")}, which keeps the provenance of every number (campaign {campaign.uuid}).'
@@ -166,11 +168,15 @@ def _find_lammps(processes: Sequence[Ran]) -> str | None:
     return None
 
 
-def _tell_carving(campaign: orm.WorkChainNode) -> Iterator[str]:
+def _tell_carving(campaign: orm.WorkChainNode, history: CampaignHistory) -> Iterator[str]:
     carve = CarveSettings.load(_get_settings(campaign, 'carve'))
     select = SelectSettings.load(_get_settings(campaign, 'select'))
     shape = 'cubes of bulk density' if carve.shape == 'cube' else 'spheres in vacuum'
-    repair = _REPAIRS.get(carve.repair, '')
+    clusters = [cluster for _, _, cluster in history.list_labelled()]
+    repairs = [
+        done for key, done in _REPAIRS.items() if any(cluster.base.attributes.get(key, 0) for cluster in clusters)
+    ]
+    repair = f', of which atoms that overlap across the new boundary were {_join(repairs)}' if repairs else ''
     yield (
         f'Around up to {carve.centres_per_snapshot} atoms with the largest γ of a frame, periodic cells ({shape}) were '
         f'cut out, with a core of radius {carve.radius:g} Å and a buffer of {carve.buffer:g} Å{repair}; at most '
@@ -189,7 +195,10 @@ def _tell_labels(
     theory = describe_theory(history) or 'the labeller'
     program = ''
     if labeller == 'oodal.label.ase':
-        program = f', through ASE {references.cite("ase")}'
+        versions = _read_versions(processes, Stage.LABEL, Stage.AUDIT)
+        program = f', through ASE{_tell_version(versions, "ase")} {references.cite("ase")}'
+        others = [f'{name} {versions[name]}' for name in sorted(set(versions) - {'ase'})]
+        program += f' with {_join(others)}' if others else ''
     elif labeller == 'oodal.label.pw':
         program = f', with Quantum ESPRESSO{_find_pw(processes)} {references.cite("quantum_espresso")}'
     yield f'Energies, forces and stresses are those of {theory}{program}.'

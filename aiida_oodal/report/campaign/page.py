@@ -42,13 +42,14 @@ def write_report(campaign: WorkChainNode, path: Path, history: CampaignHistory |
         'calibration': draw_calibration(history),
         'clusters': draw_clusters(history),
     }
-    elements, errors = list_errors(history)
+    elements, trainings, errors = list_errors(history)
     page = get_template('report/campaign.html.j2').render(
         history=history,
         label=campaign.label,
         about=describe_campaign(campaign, history),
         validated='validation' in campaign.inputs,
         elements=elements,
+        trainings=trainings,
         errors=errors,
         shown=SHOWN,
         calibrations=list_calibrations(history),

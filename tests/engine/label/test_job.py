@@ -4,8 +4,10 @@ import json
 import shutil
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
+import ase
 import numpy as np
 import pytest
 from ase import Atoms
@@ -53,7 +55,14 @@ def test_a_set_comes_back_labelled_and_in_order(tmp_path):
         assert np.array_equal(after.arrays['force_mask'], before.arrays['force_mask'])
     found = results(tmp_path)
     assert found.pop('core_seconds') > 0
-    assert found == {'n_structures': 3, 'n_labelled': 3, 'failures': [], 'seconds': {}, 'complete': True}
+    assert found == {
+        'n_structures': 3,
+        'n_labelled': 3,
+        'failures': [],
+        'seconds': {},
+        'versions': {'ase': ase.__version__},
+        'complete': True,
+    }
     assert sorted(path.name for path in tmp_path.iterdir()) == ['labels.npz', 'results.json', 'structures.npz']
 
 
@@ -130,6 +139,7 @@ def test_a_mace_model_is_a_teacher(tmp_path):
     expected = model.evaluate(batch, forces=True)
     np.testing.assert_allclose(labelled.info['REF_energy'], expected.energies, atol=1e-8)
     np.testing.assert_allclose(labelled.arrays['REF_forces'], expected.forces, atol=1e-8)
+    assert results(tmp_path)['versions'] == {name: version(name) for name in ('ase', 'mace-torch')}
 
 
 def test_input_that_is_missing_or_empty_is_named(tmp_path):
