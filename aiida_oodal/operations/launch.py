@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import runpy
+import shlex
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -48,8 +49,8 @@ def submit_once(label: str, build: Callable[[], ProcessBuilder]) -> orm.ProcessN
 
     :param label: label of the process; there is one process for each label.
     :param build: makes the filled builder. Calcfunctions in it should go through :func:`run_once`.
-    :raises OodalError: if the process of this label has other inputs, saying which; if a code cannot run what it is
-        given; or if jobs do not find the ASE calculator that labels.
+    :raises OodalError: if the process of this label has other inputs, saying which; if a computer is not configured; if
+        a code cannot run what it is given; or if jobs do not find the ASE calculator that labels.
     :raises NoDaemonError: if there is something to submit and no daemon to submit it to.
     """
     builder = build()
@@ -63,6 +64,7 @@ def submit_once(label: str, build: Callable[[], ProcessBuilder]) -> orm.ProcessN
             return process
     if existing:
         raise OodalError(_describe_other(label, existing[0], differences[0]))
+    check_computers(builder)
     check_codes(builder)
     check_calculators(builder)
     builder.metadata.label = label
@@ -183,6 +185,30 @@ def require_daemon(process: orm.ProcessNode) -> None:
     """
     if not process.is_terminated and not get_daemon_client().is_daemon_running:
         raise NoDaemonError(f'{process.process_label}<{process.pk}> has not ended')
+
+
+def check_computers(builder: ProcessBuilder) -> None:
+    """Refuse computers on which no job can run because nobody has configured them, such as those of an archive.
+
+    :raises OodalError: naming the computer and the way out.
+    """
+    for computer in _find_computers(builder._inputs(prune=True)):
+        if not computer.is_configured:
+            raise OodalError(
+                f'computer {computer.label!r} is not configured, as after the import of an archive, so that no job can '
+                f'run there: `verdi computer configure {computer.transport_type} {shlex.quote(computer.label)}`'
+            )
+
+
+def _find_computers(inputs: Mapping[str, Any]) -> Iterator[orm.Computer]:
+    """Yield the computers of all jobs and codes."""
+    for value in inputs.values():
+        if isinstance(value, Mapping):
+            yield from _find_computers(value)
+        elif isinstance(value, orm.Computer):
+            yield value
+        elif isinstance(value, orm.AbstractCode) and value.computer is not None:
+            yield value.computer
 
 
 def check_codes(builder: ProcessBuilder) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from aiida.engine import run_get_node
-from aiida.orm import CalcFunctionNode, Dict, InstalledCode, QueryBuilder, StructureData, load_node
+from aiida.orm import CalcFunctionNode, Computer, Dict, InstalledCode, QueryBuilder, StructureData, load_node
 from ase.build import bulk
 from machine import LMP, require
 
@@ -20,6 +20,7 @@ from aiida_oodal.engine.errors import OodalError
 from aiida_oodal.operations.launch import (
     NoDaemonError,
     check_codes,
+    check_computers,
     launch_script,
     run_once,
     submit_once,
@@ -193,3 +194,20 @@ def test_a_calculator_that_jobs_do_not_find_is_refused(engine_code, localhost, n
     with pytest.raises(OodalError, match=f"jobs on {localhost.label} does not find '{name}': .*Install it there"):
         submit_once(f'launch: {name}', build)
     assert QueryBuilder().append(LabelCalculation).count() == before
+
+
+def test_a_computer_of_an_archive_is_refused_until_it_is_configured(build):
+    computer = Computer(
+        'localhost (Imported #0)',
+        hostname='localhost',
+        workdir='/tmp',  # nothing runs there
+        transport_type='core.local',
+        scheduler_type='core.direct',
+    ).store()
+    builder = build(a=3.7)
+    builder.metadata.computer = computer
+    with pytest.raises(OodalError, match='is not configured') as refused:
+        submit_once('on a computer of an archive', lambda: builder)
+    assert str(refused.value).endswith("`verdi computer configure core.local 'localhost (Imported #0)'`")
+    computer.configure()
+    check_computers(builder)
