@@ -123,16 +123,17 @@ class AceFamily:
 
 
 class MaceFamily:
-    """An ensemble of MACE models by the protocol `quick` of `oodal.train.mace`, from scratch in every round.
+    """An ensemble of MACE models by the protocol `quick` of `oodal.train.mace`.
 
     The first model gives the forces, and errors are those of it; gamma is the disagreement of all.
 
     :param isolated: energy of an isolated atom of each element, eV.
     :param updates: of each training.
     :param n_models: of the ensemble.
+    :param warm: whether a training starts from the models of the round before, and not from scratch.
     """
 
-    def __init__(self, isolated: Mapping[str, float], updates: int, n_models: int) -> None:
+    def __init__(self, isolated: Mapping[str, float], updates: int, n_models: int, *, warm: bool = False) -> None:
         values = load_protocol('train_mace', 'quick')
         self._heldout = values['heldout_fraction']
         self._settings = MaceTrainSettings.load(
@@ -144,7 +145,7 @@ class MaceFamily:
                 'overrides': {'r_max': MACE_CUTOFF},
             }
         )
-        self._elements = sorted(isolated)
+        self._elements, self._warm = sorted(isolated), warm
         self._seeds = {f'w{number}': number for number in range(1, n_models + 1)}
 
     def train(self, folder: Path, training: Sets, judged: Sets, weights: str, before: Trained | None) -> Trained:
@@ -160,7 +161,8 @@ class MaceFamily:
         models = {}
         for label, seed in self._seeds.items():
             (folder / label).mkdir()
-            results = run_quietly(mace.run_job, {**job, 'seed': seed}, folder / label)
+            start = {'start': before.learned['models'][label]} if before and self._warm else {}
+            results = run_quietly(mace.run_job, {**job, 'seed': seed, **start}, folder / label)
             if results['outcome'] not in ('completed', 'no_improvement'):
                 raise RuntimeError(f'{folder / label}: {results["outcome"]}: {results["message"]}')
             models[label] = str(folder / label / MODEL_FILE)

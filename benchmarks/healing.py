@@ -3,7 +3,8 @@
 A potential is trained on cold, narrow data. Walkers, heated by it, halt where its gamma is too large; something of the
 frames in which they halted is labelled and learned, round after round, until all walkers finish or the rounds are over.
 This is what a campaign does, by the same functions of the engine, without AiiDA. The potential is a linear ACE, or an
-ensemble of small MACE models that are trained from scratch in every round. The strategies differ in what is labelled:
+ensemble of small MACE models, which are trained from scratch in every round or (mace-warm) after the first round from
+those of the round before. The strategies differ in what is labelled:
 
 - gamma, full or mask: cubes around the atoms with the largest gamma, chosen by MaxVol among those of all walkers; the
   atoms outside the core count as `weights` says;
@@ -104,6 +105,7 @@ DEFAULTS: dict[str, dict[str, list[str]]] = {
         'materials': ['al'],
         'strategies': ['gamma, full', 'gamma, mask', 'random, full', 'random, mask', 'whole cells'],
     },
+    'mace-warm': {'materials': ['al'], 'strategies': ['gamma, full']},
 }
 
 
@@ -368,7 +370,8 @@ def run_case(name: str, seed: int, strategies: Sequence[str], options: argparse.
 def make_family(material: Material, options: argparse.Namespace) -> Family:
     if options.family == 'ace':
         return AceFamily('balanced' if options.long else 'quick', material.fit)
-    return MaceFamily(find_isolated_energies(material), options.updates, options.models)
+    warm = options.family == 'mace-warm'
+    return MaceFamily(find_isolated_energies(material), options.updates, options.models, warm=warm)
 
 
 def find_isolated_energies(material: Material) -> dict[str, float]:

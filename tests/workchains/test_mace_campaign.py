@@ -39,7 +39,7 @@ def test_it_halts_is_labelled_and_learns(localhost, daemon_client, tmp_path):
         VALIDATION={'temperatures': [300], 'samples_per_temperature': 2, 'steps': 20},
         SETTINGS={
             'label': {'calculator': {'calculator': 'emt', 'parameters': {'asap_cutoff': False}}},
-            'train': {'seeds': [1, 2], 'settings': SETTINGS},
+            'train': {'seeds': [1, 2], 'settings': SETTINGS, 'start_from': 'last'},
             'thresholds': {'gamma_ceiling': 1e6},
             # The models see two cutoffs, farther than such small cells reach: their grades are only noted.
             'carve': {'radius': 3.0, 'buffer': 2.5, 'unfaithful': 'flag', 'centres_per_snapshot': 2},
@@ -60,6 +60,9 @@ def test_it_halts_is_labelled_and_learns(localhost, daemon_client, tmp_path):
     assert entry.n_labelled == len(entry.labelled) > 0
     calls = {link.link_label: link.node for link in node.base.links.get_outgoing().all()}
     first, second = (calls[f'train_{number}'].outputs.learned.ensemble for number in (0, 1))
+    trainings = {link.link_label: link.node for link in calls['train_1'].base.links.get_outgoing().all()}
+    for label, model in first.models.items():
+        assert trainings[f'train_{label}'].inputs.start.uuid == model.uuid
     assert calls['explore_1_hot'].inputs.md.ensemble.reference.uuid == first.reference.uuid
     assert outputs['learned']['ensemble']['reference'].uuid == second.reference.uuid
     assert calls['train_1'].inputs.labels['round_1'].uuid == outputs['labels']['round_1'].uuid
