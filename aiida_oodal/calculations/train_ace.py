@@ -18,7 +18,7 @@ from aiida_oodal.engine.ace.settings import AceFitSettings
 from aiida_oodal.engine.ace.train import read_learned
 from aiida_oodal.engine.errors import suggest
 from aiida_oodal.engine.files import LEARNED_FILE, RESULTS_FILE, VALIDATION_FILE
-from aiida_oodal.engine.labels import AWAITED
+from aiida_oodal.engine.labels import AWAITED, LABELLED_SET
 
 
 class TrainAceCalculation(EngineCalculation):
@@ -135,16 +135,18 @@ def check_training_nodes(inputs: Mapping[str, Any]) -> str | None:
         return None
     if problem := AceFitSettings.check(values):
         return problem
-    parts = [*inputs.get('training', {}), *([AWAITED] if inputs.get('awaited') is not None else [])]
+    training = {name: node.get_set() for name, node in inputs.get('training', {}).items()}
+    trained = [part for name, structures in training.items() for part in structures.split(LABELLED_SET, name)]
+    parts = [*trained, *([AWAITED] if inputs.get('awaited') is not None else [])]
     for part in values.get('part_weights', {}):
         if part not in parts:
             return f'part_weights: {part!r} is no training set; {suggest(part, parts)}'
-    names = [*inputs.get('training', {}), *(inputs.get('anchors') or {}), 'validation']
+    names = [*trained, *(inputs.get('anchors') or {}), 'validation']
     if twice := sorted({name for name in names if names.count(name) > 1}):
         return f'{", ".join(twice)}: each training set and anchor needs a label of its own'
     sets = {name: inputs[name].get_set() for name in ('validation', 'awaited') if inputs.get(name) is not None}
     return check_training(
-        {label: node.get_set() for label, node in inputs.get('training', {}).items()},
+        training,
         AceFitSettings.load(values),
         anchors={label: node.get_set() for label, node in (inputs.get('anchors') or {}).items()},
         learned=None if learned is None else read_learned(learned.base.repository.get_object_content(learned.BASIS)),

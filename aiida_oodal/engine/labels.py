@@ -10,6 +10,8 @@ STRESS = 'REF_stress'
 QUEUE_KEY = 'queue_key'
 #: ``info``: hash of the level of theory of the label.
 LEVEL = 'level_of_theory'
+#: ``info``: in a set that several were packed into, name of the one that the structure comes from.
+LABELLED_SET = 'labelled_set'
 #: Part of the training data that a campaign labels before its first round.
 AWAITED = 'start'
 #: Shape of each label of one structure (of one atom for forces).

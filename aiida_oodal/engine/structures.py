@@ -138,6 +138,24 @@ class StructureSet:
             present={name: values[start:stop] for name, values in self.present.items()},
         )
 
+    def split(self, key: str, rest: str) -> dict[str, StructureSet]:
+        """Return the structures by a text in their ``info``, in their order.
+
+        :param key: of the text.
+        :param rest: name of those that have none.
+        """
+        if key not in self.info:
+            return {rest: self}
+        rows: dict[str, list[int]] = {}
+        for row, text in enumerate(self.info[key].tolist()):
+            rows.setdefault(text or rest, []).append(row)
+        return {
+            text: self.part(own[0], own[-1] + 1)
+            if np.all(np.diff(own) == 1)
+            else StructureSet.from_atoms(self[row] for row in own)
+            for text, own in rows.items()
+        }
+
     def with_plain_names(self) -> StructureSet:
         """Return the set with names of letters, digits and underscores only, which a database takes; notes tell."""
         names = {_ATOMS_PREFIX: plain_names(self.arrays), _INFO_PREFIX: plain_names(self.info)}

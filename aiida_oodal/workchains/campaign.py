@@ -32,6 +32,7 @@ from .trust.calibrated import CalibratedTraining, define_calibration
 from .trust.converged import ConvergingRounds, define_convergence
 from .trust.guard import define_guard
 from .trust.labelled import LabelledRounds
+from .trust.packing import is_kind
 from .trust.signs import count_stuck, explain_stuck
 
 
@@ -210,10 +211,10 @@ class CampaignWorkChain(BuildsFromProtocol, AuditedWalkers, ConvergingRounds, La
     def _known(self) -> dict[str, orm.Data]:
         """Return the clusters that were chosen in earlier rounds: the labels of each round, and those without a label.
 
-        The labels of a round are one input: in a long campaign there are hundreds of clusters.
+        The labels of a round are one input, or of several rounds: in a long campaign there are hundreds of clusters.
         """
-        names = {f'round_{number}' for number in range(1, self.ctx.round)}
-        return {**{name: node for name, node in self.ctx.labels.items() if name in names}, **self.ctx.waiting}
+        labels = {name: node for name, node in self.ctx.training.items() if is_kind(name, 'round')}
+        return {**labels, **self.ctx.waiting}
 
     def attach_known(self) -> None:
         """Attach what was learned and the labels that there are, whatever happens next."""

@@ -163,3 +163,18 @@ def test_contradicting_lengths_are_refused():
     arrays['positions'] = arrays['positions'][:-1]
     with pytest.raises(OodalError, match="'positions' has 6 entries where 7 are needed"):
         StructureSet.from_arrays(arrays)
+
+
+def test_a_set_is_split_by_a_text():
+    frames = [Atoms('Al', positions=[[x, 0, 0]]) for x in range(5)]
+    for atoms, text in zip(frames, ('b', 'b', None, 'a', 'b'), strict=True):
+        if text is not None:
+            atoms.info['from'] = text
+    parts = StructureSet.from_atoms(frames).split('from', 'rest')
+    assert {text: [atoms.positions[0, 0] for atoms in part] for text, part in parts.items()} == {
+        'b': [0, 1, 4],
+        'rest': [2],
+        'a': [3],
+    }
+    plain = StructureSet.from_atoms(frames[2:3])
+    assert plain.split('from', 'rest') == {'rest': plain}

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from aiida import orm
 from aiida.common.links import LinkType
 from aiida.engine import calcfunction
+from aiida.engine.processes.functions import ProcessFunctionType
 from ase import Atoms
 
 from aiida_oodal.calculations.explained import explained
 from aiida_oodal.data import StructureSetData
 from aiida_oodal.engine.content import choose_heldout
 from aiida_oodal.engine.errors import OodalError
-from aiida_oodal.engine.labels import ENERGY, FORCES, LEVEL, QUEUE_KEY, STRESS
+from aiida_oodal.engine.labels import ENERGY, FORCES, LABELLED_SET, LEVEL, QUEUE_KEY, STRESS
 
 #: What a label is, beside the forces.
 _VALUES = (ENERGY, STRESS, QUEUE_KEY, LEVEL)
@@ -38,17 +41,19 @@ def copy_structures(**structures: orm.StructureData) -> dict[str, orm.StructureD
 def hold_out(fraction: orm.Float, **sets: StructureSetData) -> dict[str, StructureSetData]:
     """Return ``training`` and ``heldout``, the structures of all sets.
 
-    In every set the structures with the smallest hashes of their content are held out, so that a set is always split in
-    the same way. Isolated atoms, which give E0, are never held out.
+    In every set, those of a pack each by itself, the structures with the smallest hashes of their content are held out,
+    so that a set is always split in the same way. Isolated atoms, which give E0, are never held out.
 
     :param fraction: share of each set, rounded to the nearest number of structures.
     """
     parts: dict[str, list[Atoms]] = {'training': [], 'heldout': []}
-    for _, node in sorted(sets.items()):
-        frames = list(node)
-        chosen = choose_heldout(frames, fraction.value)
-        for row, atoms in enumerate(frames):
-            parts['heldout' if row in chosen else 'training'].append(atoms)
+    for name, node in sorted(sets.items()):
+        for part in node.get_set().split(LABELLED_SET, name).values():
+            frames = list(part)
+            chosen = choose_heldout(frames, fraction.value)
+            for row, atoms in enumerate(frames):
+                atoms.info.pop(LABELLED_SET, None)
+                parts['heldout' if row in chosen else 'training'].append(atoms)
     for name, frames in parts.items():
         if not frames:
             count = sum(len(frames) for frames in parts.values())
@@ -78,13 +83,38 @@ def merge_labels(**sets: StructureSetData) -> StructureSetData:
     return StructureSetData(frames)
 
 
+@calcfunction
+def pack_labels(**sets: StructureSetData) -> StructureSetData:
+    """Return several sets as one, in which each structure names its set, so that ``split`` gets them back.
+
+    Every input of a process costs AiiDA tens of milliseconds: a campaign packs the labels of rounds that are over.
+    """
+    frames = []
+    for name, node in sorted(sets.items()):
+        for atoms in node:
+            atoms.info[LABELLED_SET] = name
+            frames.append(atoms)
+    return StructureSetData(frames)
+
+
+def unpack(name: str, node: StructureSetData) -> dict[str, StructureSetData]:
+    """Return the sets that a set was made of by :func:`pack_labels`, by their names; else itself by its own."""
+    return _find_parts(node, pack_labels) or {name: node}
+
+
 def unmerge(node: StructureSetData) -> list[StructureSetData]:
-    """Return the sets that a set was made of by :func:`merge_labels` or :func:`hold_out`; itself if by neither."""
+    """Return the sets that a set was put together of, by any function of this module; itself if by none."""
+    parts = _find_parts(node, merge_labels, hold_out, pack_labels)
+    return [each for _, part in sorted(parts.items()) for each in unmerge(part)] if parts else [node]
+
+
+def _find_parts(node: StructureSetData, *functions: ProcessFunctionType[..., Any, Any]) -> dict[str, StructureSetData]:
+    """Return the sets that one of some functions made a set of, by their names; none if another did."""
     creator = node.creator
-    if creator is None or creator.process_label not in (merge_labels.__name__, hold_out.__name__):
-        return [node]
+    if creator is None or creator.process_label not in [function.__name__ for function in functions]:
+        return {}
     links = creator.base.links.get_incoming(node_class=StructureSetData, link_type=LinkType.INPUT_CALC).all()
-    return [part for link in sorted(links, key=lambda link: str(link.link_label)) for part in unmerge(link.node)]
+    return {str(link.link_label): link.node for link in links}
 
 
 @calcfunction

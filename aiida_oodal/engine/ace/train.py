@@ -12,6 +12,7 @@ from typing import Any
 
 from aiida_oodal.engine.errors import OodalError
 from aiida_oodal.engine.files import ACTIVE_SET_FILE, BASIS_FILE, RESULTS_FILE, TABULATED_FILE
+from aiida_oodal.engine.labels import LABELLED_SET
 from aiida_oodal.engine.linear.errors import compare, judge
 from aiida_oodal.engine.linear.pairs import name_pairs
 from aiida_oodal.engine.linear.targets import Target
@@ -36,9 +37,10 @@ class _Part:
 def run_job(job: Mapping[str, Any], folder: Path) -> None:
     """Fit a linear ACE potential on ``job['training']`` and judge it on everything that has labels.
 
-    The job: ``training`` and ``anchors``, names of files of labelled sets by label, those to train on and those on
-    which only errors are computed; ``validation``, one such file or null; ``learned``, the B-basis of the potential
-    before, or null; ``settings``, :meth:`AceFitSettings.plain`; ``workers`` (1), processes for the design matrix.
+    The job: ``training`` and ``anchors``, names of files of labelled sets by label, those to train on, of which packs
+    are split, and those on which only errors are computed; ``validation``, one such file or
+    null; ``learned``, the B-basis of the potential before, or null; ``settings``, :meth:`AceFitSettings.plain`;
+    ``workers`` (1), processes for the design matrix.
     Writes :data:`BASIS_FILE`, :data:`TABULATED_FILE`, :data:`ACTIVE_SET_FILE` and :data:`RESULTS_FILE`.
 
     Errors in the results are those of the files as written: energies in meV/atom, forces in meV/angstrom, stresses in
@@ -47,11 +49,11 @@ def run_job(job: Mapping[str, Any], folder: Path) -> None:
 
     :raises OodalError: if a file, a label or a setting is missing, or no potential can be fitted to the data.
     """
-    settings, names = _read_order(job)
-    training = {label: _weigh(label, _read_part(folder, name, settings), settings) for label, name in names.items()}
+    settings = _read_order(job)
+    training = _read_training(job, folder, settings)
     known = {symbol for part in training.values() for symbol in part.elements}
-    validation = _read_part(folder, job['validation'], settings, known) if job.get('validation') else None
-    anchors = {label: _read_part(folder, name, settings, known) for label, name in job.get('anchors', {}).items()}
+    validation = _read_judged(folder, job['validation'], settings, known) if job.get('validation') else None
+    anchors = {label: _read_judged(folder, name, settings, known) for label, name in job.get('anchors', {}).items()}
     learned = read_learned(folder / job['learned']) if job.get('learned') else None
     started, cpu = time.monotonic(), time.process_time()
     targets = [target for part in training.values() for target in part.targets]
@@ -85,31 +87,41 @@ def read_learned(source: Path | str) -> Learned:
     return Learned(max(header.number_of_functions.values()), header.cutoff, header.atom_energies)
 
 
-def _read_order(job: Mapping[str, Any]) -> tuple[AceFitSettings, Mapping[str, str]]:
-    """Return the settings of a job and the names of its training files by label."""
+def _read_order(job: Mapping[str, Any]) -> AceFitSettings:
+    """Return the settings of a job whose files have names."""
     for key in ('training', 'settings'):
         if not job.get(key):
             raise OodalError(f'the train-ace job lacks {key!r}: it needs "training" (files by label) and "settings"')
     names = job['training']
     if not isinstance(names, Mapping) or len(set(names.values())) != len(names):
         raise OodalError(f'"training" must give different files by label, got {names!r}')
-    if twice := sorted(set(names) & ({*job.get('anchors', {})} | {'validation'})):
+    return AceFitSettings.read(job['settings'])
+
+
+def _read_training(job: Mapping[str, Any], folder: Path, settings: AceFitSettings) -> dict[str, _Part]:
+    """Read the labelled sets to train on, those of packs each by itself, with the weights that the settings give."""
+    sets = [
+        (label, _Part(name, read_targets(name, structures, settings), structures.symbols))
+        for key, name in job['training'].items()
+        for label, structures in StructureSet.load(folder / name).split(LABELLED_SET, key).items()
+    ]
+    names = [label for label, _ in sets] + [*job.get('anchors', {}), 'validation']
+    if twice := sorted({name for name in names if names.count(name) > 1}):
         raise OodalError(f'{", ".join(twice)}: each training set and anchor needs a label of its own')
-    settings = AceFitSettings.read(job['settings'])
-    if unknown := sorted(set(settings.part_weights) - set(names)):
-        raise OodalError(f'part_weights: {unknown[0]!r} is no training set; there are {", ".join(sorted(names))}')
-    return settings, names
+    if unknown := sorted(set(settings.part_weights) - {label for label, _ in sets}):
+        known = ', '.join(sorted(label for label, _ in sets))
+        raise OodalError(f'part_weights: {unknown[0]!r} is no training set; there are {known}')
+    return {label: _weigh(label, part, settings) for label, part in sets}
 
 
-def _read_part(folder: Path, name: str, settings: AceFitSettings, known: set[str] | None = None) -> _Part:
-    """Read one labelled set.
+def _read_judged(folder: Path, name: str, settings: AceFitSettings, known: set[str]) -> _Part:
+    """Read one labelled set that is not trained on.
 
-    :param known: elements of the training data, where the set is only judged.
+    :param known: elements of the training data.
     :raises OodalError: if it is empty, a structure lacks its label, or it has other elements.
     """
     structures = StructureSet.load(folder / name)
-    if known is not None:
-        check_elements(name, structures.symbols, known)
+    check_elements(name, structures.symbols, known)
     return _Part(name, read_targets(name, structures, settings), structures.symbols)
 
 

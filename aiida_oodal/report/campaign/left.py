@@ -125,9 +125,10 @@ def identify(learned: Mapping[str, Any]) -> str | None:
 
 def _find_training(learned: Mapping[str, Any], trainings: list[orm.ProcessNode]) -> list[StructureSetData]:
     """Return the labelled sets that a potential or ensemble was trained on, if it was trained in this campaign."""
+    from aiida_oodal.calculations.labels import unpack
+
     for training in trainings:
         if identify(training.outputs.learned) == identify(learned):
-            return list(
-                training.base.links.get_incoming(link_type=LinkType.INPUT_WORK).nested().get('labels', {}).values()
-            )
+            labels = training.base.links.get_incoming(link_type=LinkType.INPUT_WORK).nested().get('labels', {})
+            return [part for name, node in labels.items() for part in unpack(name, node).values()]
     return []

@@ -86,11 +86,14 @@ def find_grader(inputs: Mapping[str, Any]) -> orm.Data:
 
 def find_learned(model: orm.Data) -> Iterator[tuple[StructureSetData, ClusterData]]:
     """Go through the clusters that a model was trained on and whose past is known, each with the set of its label."""
+    from aiida_oodal.calculations.labels import unpack
+
     sets = {} if model.creator is None else read_inputs(model.creator).get('training', {})
-    for labels in sets.values():
-        for cluster in find_clusters(labels):
-            if cluster.creator is not None:
-                yield labels, cluster
+    for name, packed in sets.items():
+        for labels in unpack(name, packed).values():
+            for cluster in find_clusters(labels):
+                if cluster.creator is not None:
+                    yield labels, cluster
 
 
 def find_clusters(labels: StructureSetData) -> Iterator[ClusterData]:

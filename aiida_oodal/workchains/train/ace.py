@@ -14,6 +14,7 @@ from aiida_oodal.calculations.job.options import get_job_options
 from aiida_oodal.calculations.train_ace import TrainAceCalculation, check_training_nodes
 from aiida_oodal.data import AcePotentialData, StructureSetData
 from aiida_oodal.engine.ace.settings import AceFitSettings
+from aiida_oodal.engine.labels import LABELLED_SET
 from aiida_oodal.workchains.protocols import load_protocol
 
 from .base import Forecast, TrainWorkChain
@@ -91,7 +92,8 @@ class AceTrainWorkChain(TrainWorkChain):
     def stricter(cls, inputs: Mapping[str, Any], parts: Mapping[str, float]) -> dict[str, orm.Data] | None:
         """Return settings with larger weights of the given labelled sets and more functions, or None."""
         settings = AceFitSettings.load(inputs['settings'].get_dict() if 'settings' in inputs else {})
-        changed = settings.stricter(label for label in parts if label in inputs['labels'])
+        names = {part for name, node in inputs['labels'].items() for part in node.get_set().split(LABELLED_SET, name)}
+        changed = settings.stricter(label for label in parts if label in names)
         return None if changed is None else {'settings': orm.Dict(changed.plain())}
 
     def check_data(self) -> ExitCode | None:

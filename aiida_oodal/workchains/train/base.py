@@ -44,7 +44,8 @@ class TrainWorkChain(ResumingWorkChain):
             'labels',
             valid_type=StructureSetData,
             dynamic=True,
-            help='Labelled sets with REF_energy [eV], REF_forces [eV/angstrom] and, for clusters, force_mask.',
+            help='Labelled sets with REF_energy [eV], REF_forces [eV/angstrom] and, for clusters, force_mask; of long '
+            'campaigns packs of such sets, see `pack_labels`.',
         )
         spec.input(
             'validation',

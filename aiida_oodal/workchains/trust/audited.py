@@ -93,7 +93,7 @@ class AuditedWalkers(ResumingWorkChain):
         for sentence in explain_verdicts(verdicts):
             self.report(f'round {self.ctx.round}: {sentence}')
         if 'labels' in audit.outputs:
-            self.ctx.labels[f'{_NAME}{self.ctx.round}'] = audit.outputs.labels
+            self.add_labels({f'{_NAME}{self.ctx.round}': audit.outputs.labels})
         self.ctx.passed = all(verdict['passed'] for verdict in verdicts.values())
         if not self.ctx.passed and 'labels' not in audit.outputs:
             reasons = next(verdict['reasons'] for verdict in verdicts.values() if not verdict['passed'])

@@ -17,6 +17,7 @@ from aiida_oodal.workchains.calls import Call, Stage
 from aiida_oodal.workchains.train.base import as_md_inputs
 
 from .guard import GuardedTraining
+from .packing import PacksSets
 
 
 def define_calibration(spec: ProcessSpec) -> None:
@@ -53,7 +54,7 @@ def check_calibration(inputs: Mapping[str, Any]) -> None:
         )
 
 
-class CalibratedTraining(GuardedTraining):
+class CalibratedTraining(GuardedTraining, PacksSets):
     """While a potential is trained, judge what drove the walkers by the labels of the round, and calibrate gamma.
 
     Mixed into :class:`.CampaignWorkChain`, which has ``inputs``, and in ``ctx`` its ``round``, its ``labels``, what it
@@ -63,7 +64,7 @@ class CalibratedTraining(GuardedTraining):
     def setup_calibration(self) -> None:
         """Fill the context."""
         self.ctx.thresholds, self.ctx.calibration = self.inputs.thresholds, None
-        #: By round, its labels with gamma and errors of what drove the walkers in it.
+        #: By round, its labels with gamma and errors of what drove the walkers in it; those of earlier rounds packed.
         self.ctx.judged = {}
 
     def run_train(self) -> ToContext:
@@ -109,7 +110,7 @@ class CalibratedTraining(GuardedTraining):
         if self.ctx.calibration is not None:
             inputs['before'] = self.ctx.calibration
         self.ctx.calibration = self.result_of(str(Call(Stage.CALIBRATE, self.ctx.round)), calibrate_error, **inputs)
-        self.ctx.judged[f'round_{self.ctx.round}'] = judged['judged']
+        self.ctx.judged = self.pack_sets('judged', {**self.ctx.judged, f'round_{self.ctx.round}': judged['judged']})
         found = self.ctx.calibration.get_dict()
         for sentence in found['sentences']:
             self.report(f'round {self.ctx.round}: {sentence}')

@@ -10,6 +10,7 @@ from aiida.common import AttributeDict
 from aiida.common.links import LinkType
 from aiida.engine import ExitCode, ProcessSpec, ToContext
 
+from aiida_oodal.calculations.labels import unpack
 from aiida_oodal.data import StructureSetData
 from aiida_oodal.engine.trust.guard import GuardSettings, Worsening, factors_by_part, find_worsened
 from aiida_oodal.workchains.calls import Call, Stage
@@ -59,7 +60,8 @@ def define_guard(spec: ProcessSpec) -> None:
 class GuardedTraining(ResumingWorkChain):
     """Train, compare with what was learned before, train once more with other weights, and promote or refuse.
 
-    Mixed into :class:`.CampaignWorkChain`, which has ``inputs``, ``ctx.labels``, ``ctx.round`` and ``_fail``. What is
+    Mixed into :class:`.CampaignWorkChain`, which has ``inputs``, ``ctx.labels``, ``ctx.training``, ``ctx.round`` and
+    ``_fail``. What is
     promoted is in ``ctx.learned``, and the walkers of the next round use it. The results of the promoted training are
     in ``ctx.results``.
     """
@@ -169,7 +171,7 @@ class GuardedTraining(ResumingWorkChain):
         return {f'anchor_{key}': node for key, node in self.inputs.get('anchors', {}).items()}
 
     def _training_inputs(self, changes: Mapping[str, Any]) -> AttributeDict:
-        inputs = AttributeDict({**self.inputs.train.inputs, **changes, 'labels': dict(self.ctx.labels)})
+        inputs = AttributeDict({**self.inputs.train.inputs, **changes, 'labels': dict(self.ctx.training)})
         if self.ctx.learned:
             inputs.learned = self.ctx.learned
         if anchors := self._anchors():
@@ -229,7 +231,9 @@ def find_standard(potential: orm.Data | None, sets: Mapping[str, StructureSetDat
     if creator is None or 'results' not in creator.outputs:
         return {}
     inputs = creator.base.links.get_incoming(link_type=LinkType.INPUT_CALC).nested()
-    judged = {**inputs.get('training', {}), **inputs.get('anchors', {})}
+    training = inputs.get('training', {})
+    judged = {name: part for key, node in training.items() for name, part in unpack(key, node).items()}
+    judged |= inputs.get('anchors', {})
     if 'validation' in inputs:
         judged['validation'] = inputs['validation']
     names = {node.uuid: name for name, node in sets.items()}

@@ -6,7 +6,7 @@ from aiida import orm
 from ase.build import bulk
 
 from aiida_oodal.calculations.explained import ERROR_INPUT
-from aiida_oodal.calculations.labels import merge_labels, unmerge
+from aiida_oodal.calculations.labels import merge_labels, pack_labels, unmerge, unpack
 from aiida_oodal.calculations.labels.sets import hold_out
 from aiida_oodal.data import StructureSetData
 
@@ -62,3 +62,20 @@ def test_what_was_merged_or_split_leads_back_to_its_parts(crystals, clusters):
     assert unmerge(merged) == [crystals, clusters]
     parts = hold_out(fraction=orm.Float(0.5), set_m=merged)
     assert unmerge(parts['training']) == unmerge(parts['heldout']) == [crystals, clusters]
+
+
+def test_a_pack_is_held_out_of_as_its_sets_are_and_leads_back_to_them(crystals, clusters):
+    sets = {'initial_start': crystals, 'round_1': clusters}
+    pack = pack_labels(**sets)
+    assert unpack('pack', pack) == sets
+    assert unpack('start', crystals) == {'start': crystals}
+    assert unmerge(pack) == [crystals, clusters]
+    assert {name: len(part) for name, part in pack.get_set().split('labelled_set', 'pack').items()} == {
+        'initial_start': 2,
+        'round_1': 2,
+    }
+    assert all('labelled_set' not in atoms.info for atoms in [*crystals, *clusters])
+    one, other = (hold_out(fraction=orm.Float(0.5), **each) for each in (sets, {'pack': pack}))
+    for name in ('training', 'heldout'):
+        assert one[name].n_structures == 2
+        assert one[name].base.caching.compute_hash() == other[name].base.caching.compute_hash()

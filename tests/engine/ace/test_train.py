@@ -174,3 +174,20 @@ def test_the_weight_of_a_part_that_is_not_there_is_refused(job, tmp_path, values
     job['settings'] = values(part_weights={'strat': 2.0}).plain()
     with pytest.raises(OodalError, match="part_weights: 'strat' is no training set; there are round_1, start"):
         run(job, tmp_path)
+
+
+def test_a_pack_is_fitted_and_judged_as_its_sets_are(job, tmp_path, aluminium):
+    job['settings'] = {**job['settings'], 'part_weights': {'round_1': 4.0}}
+    apart = run(job, tmp_path)
+    for row, atoms in enumerate(aluminium):
+        atoms.info['labelled_set'] = 'start' if row < 2 else 'round_1'
+    StructureSet.from_atoms(aluminium).save(tmp_path / 'pack.npz')
+    job['training'] = {'pack': 'pack.npz'}
+    packed = run(job, tmp_path)
+    assert list(packed['parts']) == ['start', 'round_1', 'validation']
+    for name, part in apart['parts'].items():
+        assert packed['parts'][name]['force_rmse'] == pytest.approx(part['force_rmse'], rel=1e-6)
+        assert packed['parts'][name]['role'] == part['role']
+    job['training'] = {'pack': 'pack.npz', 'start': 'training_0.npz'}
+    with pytest.raises(OodalError, match='start: each training set and anchor needs a label of its own'):
+        train.run_job(job, tmp_path)
