@@ -23,9 +23,10 @@ if TYPE_CHECKING:
 @click.option('--markdown', is_flag=True, help='Write it as Markdown, for a supplement or a referee.')
 @PROFILE
 def why(node: str, markdown: bool) -> None:
-    """Tell how NODE (a cluster, a set of labels or a potential) came about, and what it was used for.
+    """Tell how NODE came about, and what it was used for.
 
-    NODE is a PK, a UUID, or the key of an entry of the queue.
+    NODE is a cluster, another structure of the queue, a set of labels or a potential: a PK, a UUID, or the key of an
+    entry of the queue.
 
     \b
     Example: which model extrapolated at this cluster, in which MD, and which one was trained on it

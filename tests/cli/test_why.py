@@ -71,6 +71,15 @@ def test_a_key_of_the_queue_stands_for_the_cluster(link):
     assert ask(key[:12]) == ask(link.cluster)
 
 
+def test_a_structure_that_the_campaign_began_with_is_told_of_by_its_key(campaign):
+    atoms = campaign.outputs.labels['start'].get_atoms(0)
+    said = ask(atoms.info['queue_key'])
+    assert f'It is a structure of {len(atoms)} atoms, which was labelled as a whole.' in said
+    assert 'It was made by split_structures<' in said
+    assert f'energy {atoms.info["REF_energy"]:.4f} eV, largest force' in said
+    assert 'was the first that learned it' in said
+
+
 def test_labels_and_a_potential_list_their_clusters(campaign, link):
     for asked in (link.labels, campaign.outputs.potential.pk):
         assert f'ClusterData<{link.cluster}>: γ = {link.gamma:.2f} under AcePotentialData<{link.ignorant}>' in ask(
@@ -88,4 +97,6 @@ def test_markdown(link):
 
 def test_what_cannot_be_explained_is_refused(campaign):
     assert 'is neither the PK or UUID of a node nor a key' in ask('nonsense', expect=1)
-    assert f'CampaignWorkChain<{campaign.pk}> is no cluster, no set of labels' in ask(campaign.pk, expect=1)
+    assert f'CampaignWorkChain<{campaign.pk}> is no cluster, nothing in the queue, no set of labels' in ask(
+        campaign.pk, expect=1
+    )

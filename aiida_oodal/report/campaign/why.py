@@ -26,7 +26,7 @@ from aiida_oodal.workchains.calls import Call, Stage
 from .provenance import find_clusters, find_first_student, find_grader, find_learned, find_md, read_inputs
 
 #: What can be asked about.
-Explained = ClusterData | StructureSetData | PotentialData | MaceModelData
+Explained = ClusterData | orm.StructureData | StructureSetData | PotentialData | MaceModelData
 #: Neighbours of the centre are counted within this distance, angstrom.
 _NEIGHBOURHOOD = 4.0
 
@@ -42,18 +42,21 @@ class Section:
 def explain(node: orm.Node) -> list[Section]:
     """Tell how a node came about and what became of it.
 
-    :param node: a cluster, a set of labels, a potential or a MACE model.
+    :param node: a cluster, another structure of the queue, a set of labels, a potential or a MACE model.
     :raises OodalError: if it is none of these.
     """
     if isinstance(node, ClusterData):
         return list(_explain_cluster(node))
+    if isinstance(node, orm.StructureData) and EXTRA in node.base.extras.all:
+        return list(_explain_structure(node))
     if isinstance(node, StructureSetData):
         return list(_explain_labels(node))
     if isinstance(node, (PotentialData, MaceModelData)):
         return list(_explain_model(node))
     raise OodalError(
-        f'{_name(node)} is no cluster, no set of labels and no potential. Clusters are in the report of a campaign and '
-        'in `aiida-oodal queue list`; `verdi process show` of a campaign lists its labels and potentials'
+        f'{_name(node)} is no cluster, nothing in the queue, no set of labels and no potential. Clusters are in the '
+        'report of a campaign and in `aiida-oodal queue list`; `verdi process show` of a campaign lists its labels and '
+        'potentials'
     )
 
 
@@ -83,7 +86,21 @@ def _explain_cluster(cluster: ClusterData) -> Iterator[Section]:
         )
     else:
         yield from _explain_cut(cluster, job)
-    yield Section('What became of it', tuple(_tell_label(cluster)))
+    core = cluster.force_mask > 0.5
+    yield Section('What became of it', tuple(_tell_label(cluster, core)))
+
+
+def _explain_structure(structure: orm.StructureData) -> Iterator[Section]:
+    """Tell of a structure of the queue that is no cluster: what a campaign began with, or a frame of an audit."""
+    job = structure.creator
+    where = 'Nobody knows where it comes from: the node was stored by hand or imported without its past.'
+    if job is not None:
+        given = ', '.join(_name(node) for node in read_inputs(job).values() if isinstance(node, orm.Data))
+        where = f'It was made by {_name(job)}' + (f' from {given}.' if given else '.')
+    count = len(structure.sites)
+    told = f'It is a structure of {count} atom{"s" if count > 1 else ""}, which was labelled as a whole.'
+    yield Section(f'{_name(structure)}: {structure.get_formula()}', (told, where))
+    yield Section('What became of it', tuple(_tell_label(structure, np.ones(count, dtype=bool))))
 
 
 def _explain_cut(cluster: ClusterData, job: orm.ProcessNode) -> Iterator[Section]:
@@ -217,8 +234,8 @@ def _called(campaign: orm.WorkChainNode, call: Call) -> orm.ProcessNode | None:
     return found[-1] if found else None
 
 
-def _tell_label(cluster: ClusterData) -> Iterator[str]:
-    """Tell where a cluster stands in the queue, what its label says and what learned it."""
+def _tell_label(cluster: orm.StructureData, core: NDArray[np.bool_]) -> Iterator[str]:
+    """Tell where a cluster or another structure stands in the queue, what its label says and what learned it."""
     extra = cluster.base.extras.get(EXTRA, None)
     if extra is None or extra['node'] != cluster.uuid:
         yield 'It is not in the queue: nobody asked for its label.'
@@ -232,16 +249,16 @@ def _tell_label(cluster: ClusterData) -> Iterator[str]:
         return
     labels = orm.load_node(entry.label)
     atoms = next(atoms for atoms in labels if atoms.info[QUEUE_KEY] == entry.key)
-    force = float(np.linalg.norm(atoms.arrays[FORCES][0]))
-    yield (
-        f'Its label in {_name(labels)}: energy {atoms.info[ENERGY]:.4f} eV, force on the centre {force:.3f} eV/Å, '
-        f'largest force on a core atom {_largest(atoms, cluster):.3f} eV/Å.'
-    )
-    yield from _tell_judgement(labels, entry.key, cluster.force_mask > 0.5)
+    forces = np.linalg.norm(atoms.arrays[FORCES], axis=1)
+    told = f'largest force {forces.max():.3f} eV/Å'
+    if isinstance(cluster, ClusterData):
+        told = f'force on the centre {forces[0]:.3f} eV/Å, largest force on a core atom {forces[core].max():.3f} eV/Å'
+    yield f'Its label in {_name(labels)}: energy {atoms.info[ENERGY]:.4f} eV, {told}.'
+    yield from _tell_judgement(labels, entry.key, core, has_centre=isinstance(cluster, ClusterData))
     yield from _tell_students(labels)
 
 
-def _tell_judgement(labels: StructureSetData, key: str, core: NDArray[np.bool_]) -> Iterator[str]:
+def _tell_judgement(labels: StructureSetData, key: str, core: NDArray[np.bool_], *, has_centre: bool) -> Iterator[str]:
     """Tell how wrong the model was that drove the walker, if a job has compared it with the label."""
     query = orm.QueryBuilder().append(orm.Data, filters={'id': labels.pk}, tag='labels')
     query.append(JudgeCalculation, with_incoming='labels', edge_filters={'label': 'structures'}, tag='job')
@@ -252,14 +269,11 @@ def _tell_judgement(labels: StructureSetData, key: str, core: NDArray[np.bool_])
     atoms = next(atoms for atoms in judged if atoms.info[QUEUE_KEY] == key)
     errors, whom = atoms.arrays[ERROR], find_grader(read_inputs(judged.creator))
     rms = float(np.sqrt(np.mean(errors[core] ** 2)))
+    centre = f'on the centre is off by {errors[0]:.3f} eV/Å, on core atoms' if has_centre else 'is off'
     yield (
-        f'{_name(whom)}, which drove the walker, was wrong there: its force on the centre is off by {errors[0]:.3f} '
-        f'eV/Å, on core atoms by {rms:.3f} (root mean square) and by {errors[core].max():.3f} at most.'
+        f'{_name(whom)}, which drove the walker, was wrong there: its force {centre} by {rms:.3f} '
+        f'{"" if has_centre else "eV/Å "}(root mean square) and by {errors[core].max():.3f} at most.'
     )
-
-
-def _largest(atoms: Atoms, cluster: ClusterData) -> float:
-    return float(np.linalg.norm(atoms.arrays[FORCES][cluster.force_mask > 0.5], axis=1).max())
 
 
 def _tell_students(labels: StructureSetData) -> Iterator[str]:
