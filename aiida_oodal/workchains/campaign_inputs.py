@@ -9,7 +9,7 @@ from aiida import orm
 from aiida.common.links import LinkType
 from aiida.engine import ProcessSpec
 
-from aiida_oodal.calculations.labels import unmerge
+from aiida_oodal.calculations.labels import unmerge, unpack
 from aiida_oodal.calculations.learned import LEARNED, check_ensemble, define_learned, describe_learned
 from aiida_oodal.calculations.md import MdCalculation
 from aiida_oodal.calculations.select_clusters import SelectClustersCalculation
@@ -176,10 +176,9 @@ def _find_training(initial: Mapping[str, Any]) -> dict[str, StructureSetData]:
         return {}
     training = learned.creator.base.links.get_incoming(link_type=LinkType.INPUT_CALC).nested().get('training', {})
     found: dict[str, StructureSetData] = {}
-    for key, node in training.items():
+    for name, node in [pair for key, packed in training.items() for pair in unpack(key, packed).items()]:
         parts = unmerge(node)
-        named = {key: node} if parts == [node] else {f'{key}_{number}': part for number, part in enumerate(parts)}
-        found |= named
+        found |= {name: node} if parts == [node] else {f'{name}_{number}': part for number, part in enumerate(parts)}
     return found
 
 

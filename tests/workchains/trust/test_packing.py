@@ -12,6 +12,7 @@ from aiida_oodal.operations.campaign.extend import build_extension
 from aiida_oodal.report import read_history, trace_potential
 from aiida_oodal.report.campaign.left import read_left
 from aiida_oodal.workchains.campaign import CampaignWorkChain
+from aiida_oodal.workchains.campaign_inputs import find_labels
 from aiida_oodal.workchains.trust import packing
 from aiida_oodal.workchains.trust.guard import find_standard
 
@@ -80,6 +81,7 @@ def test_labels_are_packed_and_keep_their_names(campaign):
     learned = [link.labels for link in trace_potential(potential)]
     assert set(learned) == {node.pk for _, node in campaign.outputs.labels.items()}
     assert len(list(read_history(campaign).list_labelled())) == len(learned)
+    assert set(find_labels({'potential': potential})) == set(SETS)
     left = read_left(campaign)
     assert not left.is_behind
     extension = build_extension(campaign, rounds=1)
