@@ -7,6 +7,7 @@ from machine import require
 from scripts import run_example
 
 from aiida_oodal.data import ClusterData
+from aiida_oodal.operations.campaign.extend import build_extension
 from aiida_oodal.report import read_history, write_report
 from aiida_oodal.report.campaign.why import explain
 
@@ -67,6 +68,13 @@ def test_it_halts_is_labelled_and_learns(localhost, daemon_client, tmp_path):
     assert outputs['learned']['ensemble']['reference'].uuid == second.reference.uuid
     assert calls['train_1'].inputs.labels['round_1'].uuid == outputs['labels']['round_1'].uuid
     assert outputs['results']['training']['n_atoms'] > calls['train_0'].outputs.results['training']['n_atoms']
+
+    changes = {'train': {'seeds': [1, 2, 3], 'start_from': 'scratch', 'updates': 40}, 'ensemble': {'forces': 'w2'}}
+    extension = build_extension(node, changes, rounds=1)
+    trainer = extension.train.inputs
+    assert (trainer['seeds'].get_list(), trainer['start_from'].value) == ([1, 2, 3], 'scratch')
+    assert trainer['settings'].get_dict() == calls['train_1'].inputs.settings.get_dict() | {'updates': 40}
+    assert extension.ensemble.settings['forces'] == 'w2'
 
     cluster = next(iter(entry.labelled.values()))
     assert isinstance(cluster, ClusterData)

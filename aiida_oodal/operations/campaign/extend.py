@@ -31,6 +31,7 @@ _SETTINGS = {
     'convergence': ('convergence',),
     'budget': ('budget',),
     'train': ('train', 'inputs', 'settings'),
+    'ensemble': ('ensemble', 'settings'),
 }
 
 
@@ -44,10 +45,11 @@ def build_extension(
     first round if there are labels that it has not seen.
 
     :param changes: nested settings that replace those of the other: ``thresholds``, ``carve``, ``select``, ``guard``,
-        ``audit``, ``calibration``, ``convergence``, ``budget``, ``train`` (of the trainer), ``md`` (of all walkers) and
-        ``walkers`` (by name); ``schedule``, a list, replaces that of all walkers. Legs of the schedule that have passed
-        and in which nothing is changed are not repeated. A walker with another name and a ``structure`` (a node) is a
-        further one: it has the settings that all others have in common, and its own.
+        ``audit``, ``calibration``, ``convergence``, ``budget``, ``ensemble``, ``train`` (of the trainer: its settings,
+        and what stands beside them), ``md`` (of all walkers) and ``walkers`` (by name); ``schedule``, a list, replaces
+        that of all walkers. Legs of the schedule that have passed and in which nothing is changed are not repeated. A
+        walker with another name and a ``structure`` (a node) is a further one: it has the settings that all others
+        have in common, and its own.
     :param rounds: how many further rounds it may have; as many as the other one where not given.
     :raises OodalError: if the other one has not ended, or has converged and nothing is changed, or a change is not
         possible.
@@ -122,7 +124,9 @@ def _change(inputs: dict[str, Any], changes: Mapping[str, Any]) -> None:
             continue
         if not isinstance(values, Mapping):
             raise OodalError(f'{name} = {values!r}: give names and values, such as {name}.name=value')
-        if name in _SETTINGS:
+        if name == 'train':
+            values = _change_trainer(inputs['train']['inputs'], values)
+        if name in _SETTINGS and values:
             _merge_into(inputs, _SETTINGS[name], values)
     walkers = inputs['walkers']
     added = _add_walkers(walkers, changes.get('walkers', {}))
@@ -136,6 +140,16 @@ def _change(inputs: dict[str, Any], changes: Mapping[str, Any]) -> None:
             walkers[name]['schedule'] = orm.List(_require_list(name, schedule))
         if values := merge(changes.get('md', {}), own):
             _merge_into(walkers, (name, 'settings'), values)
+
+
+def _change_trainer(trainer: dict[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Replace inputs of the trainer that stand beside its settings, such as ``seeds``, and return its settings."""
+    beside = {
+        name: node for name, node in trainer.items() if isinstance(node, (orm.List, orm.Str, orm.Float, orm.Bool))
+    }
+    trainer |= {name: type(beside[name])(value) for name, value in values.items() if name in beside}
+    settings = {name: value for name, value in values.items() if name not in (*beside, 'settings')}
+    return merge(settings, values.get('settings', {}))
 
 
 def _add_walkers(walkers: dict[str, dict[str, Any]], changes: Mapping[str, Any]) -> list[str]:

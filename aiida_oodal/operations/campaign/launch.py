@@ -65,7 +65,9 @@ def launch_campaign(
         try:
             values = runpy.run_path(str(script), run_name='__main__')
         except _HeldBackError as held:
-            say(f'{held}: its inputs are accepted. Nothing was submitted')
+            say(
+                f'{held}: its inputs are accepted. Nothing was submitted; what the script does after it was not checked'
+            )
             return None
     campaigns = [node for node in values.values() if isinstance(node, orm.WorkChainNode)]
     campaigns = [node for node in campaigns if node.process_type == CAMPAIGN]

@@ -192,7 +192,12 @@ def _tell_model(model: orm.Data) -> Iterator[str]:
     results = creator.outputs.results.get_dict() if 'results' in creator.outputs else {}
     error = (results.get('validation') or {}).get('force_rmse')
     if error is not None:
-        yield f'Its force error on the validation set was {error:.1f} meV/Å.'
+        where = (
+            'structures that were held out of its training'
+            if isinstance(model, MaceModelData)
+            else 'the validation set'
+        )
+        yield f'Its force error on {where} was {error:.1f} meV/Å.'
 
 
 def _tell_grade(cluster: ClusterData, inputs: dict[str, Any]) -> Iterator[str]:

@@ -18,8 +18,11 @@ from aiida_oodal.calculations.latents import LatentsCalculation
 from aiida_oodal.calculations.ood.fit_reference import FitReferenceCalculation
 from aiida_oodal.calculations.train_mace import TrainMaceCalculation, combine_results, judge_ensemble
 from aiida_oodal.data import MaceModelData, StructureSetData
+from aiida_oodal.engine.errors import OodalError
 from aiida_oodal.engine.labels import ENERGY, FORCES
 from aiida_oodal.engine.mace.train.settings import MaceTrainSettings
+from aiida_oodal.engine.ood.fitting import FitOptions
+from aiida_oodal.engine.ood.metrics import SCORES
 from aiida_oodal.workchains.protocols import load_protocol
 
 from .base import Forecast, TrainWorkChain
@@ -51,7 +54,9 @@ class MaceTrainWorkChain(TrainWorkChain):
         )
         spec.expose_inputs(TrainMaceCalculation, include=('settings',))
         exposed = spec.inputs.validator
-        spec.inputs.validator = lambda inputs, ports: shared(inputs, ports) or (exposed and exposed(inputs, ports))
+        spec.inputs.validator = lambda inputs, ports: (
+            shared(inputs, ports) or (exposed and exposed(inputs, ports)) or _validate(inputs)
+        )
         spec.expose_inputs(LatentsCalculation, namespace='embed', exclude=('structures', 'models', 'start', 'stop'))
         spec.expose_inputs(
             FitReferenceCalculation, namespace='fit', exclude=('reference', 'heldout', 'labelled', 'structures')
@@ -123,6 +128,12 @@ class MaceTrainWorkChain(TrainWorkChain):
         given = dict(overrides or {})
         foundation = given.pop('foundation', None)
         values = load_protocol('train_mace', protocol, given, closed=True)
+        if not isinstance(values['seeds'], list):
+            raise OodalError(
+                f'seeds = {values["seeds"]!r}: give a list with a seed for each model, such as [1, 2, 3, 4]'
+            )
+        if len(values['seeds']) == 1 and 'metrics' not in given.get('fit', {}):
+            values['fit']['metrics'] = [name for name in values['fit']['metrics'] if 'models' not in SCORES[name].needs]
         builder = cls.get_builder()
         for name, process in (('job', 'train_mace'), ('embed', 'latents'), ('fit', 'fit_reference')):
             builder[name].code = code
@@ -162,8 +173,7 @@ class MaceTrainWorkChain(TrainWorkChain):
         sets = [*labels.values(), *([] if awaited is None else [awaited])]
         elements = {symbol for node in sets for symbol in node.symbols}
         known = elements if settings.E0s == 'foundation' else set(settings.E0s)
-        single = any((np.diff(node.get_array('offsets')) == 1).any() for node in sets)
-        if sets and (missing := elements - known) and not single:
+        if sets and (missing := elements - known) and not any(map(_has_isolated_atom, sets)):
             return (
                 f'no energy of an isolated atom of {", ".join(sorted(missing))}: add a structure of one atom, not '
                 'periodic, to the initial structures or labels, or give the setting E0s ({element: eV}) of the trainer'
@@ -232,9 +242,17 @@ class MaceTrainWorkChain(TrainWorkChain):
             elif job.is_finished_ok:
                 self.ctx.models[label] = job.outputs.model
             else:
-                message = job.exit_message or f'{job.process_label}<{job.pk}> is {job.process_state.value}.'
+                message = job.exit_message or f'{job.process_label}<{job.pk}> is {job.process_state.value}'
+                message = f'{message.rstrip(".")}.'
                 return self.exit_codes.ERROR_TRAINING_FAILED.format(seed=label, message=message, pk=self.node.pk)
             self.ctx.trainings[label] = job.outputs.results
+        if len({model.sha256 for model in self.ctx.models.values()}) < len(self.ctx.models):
+            return self.exit_codes.ERROR_TRAINING_FAILED.format(
+                seed=', '.join(self.ctx.models),
+                message='several trainings made no model better than the one that they began with, and it is the same '
+                'for all: such models never disagree. Give more `updates` or another `learning_rate`.',
+                pk=self.node.pk,
+            )
         return None
 
     def is_embedding_due(self) -> bool:
@@ -277,6 +295,8 @@ class MaceTrainWorkChain(TrainWorkChain):
         job = self.ctx.fit_reference
         if not job.is_finished_ok:
             return self._refuse(job)
+        for note in job.outputs.results['notes']:
+            self.report(note)
         self.out('learned', {'ensemble': {'models': self.ctx.models, 'reference': job.outputs.reference}})
         judged = {}
         for name, structures in self.ctx.judged.items():
@@ -301,6 +321,36 @@ class MaceTrainWorkChain(TrainWorkChain):
     def _refuse(self, job: orm.ProcessNode) -> ExitCode:
         message = job.exit_message or f'{job.process_label}<{job.pk}> is {job.process_state.value}.'
         return self.exit_codes.ERROR_REFERENCE_FAILED.format(message=message, job=f'verdi process report {job.pk}')
+
+
+def _validate(inputs: Mapping[str, Any]) -> str | None:
+    """Refuse what would be trained from a model that is not given, and scores that one model does not have."""
+    if not {'start_from', 'seeds', 'settings'} <= set(inputs):
+        return None
+    way, settings = inputs['start_from'].value, MaceTrainSettings.load(inputs['settings'].get_dict())
+    if way == 'foundation' and 'foundation' not in inputs:
+        return "start_from = 'foundation' needs the model as `foundation`: MaceModelData('/absolute/path/of.model')"
+    if way == 'scratch' and settings.freeze != 'nothing':
+        return (
+            f"freeze = {settings.freeze!r} needs models to start from, but start_from = 'scratch': give 'last' or "
+            "'foundation'"
+        )
+    if way == 'scratch' and settings.E0s == 'foundation':
+        return "E0s = 'foundation' needs a model to start from, but start_from = 'scratch': give 'foundation'"
+    if len(inputs['seeds'].get_list()) == 1 and 'settings' in inputs.get('fit', {}):
+        try:
+            FitOptions.load(inputs['fit']['settings'].get_dict()).for_models(1)
+        except OodalError as error:
+            return f'{error} (`metrics` of `fit`)'
+    return None
+
+
+def _has_isolated_atom(node: StructureSetData) -> bool:
+    """Tell whether a set has an isolated atom, as a training finds it."""
+    structures = node.get_set()
+    single = np.diff(structures.offsets) == 1
+    named = structures.info.get('config_type', np.full(len(structures), '')) == 'IsolatedAtom'
+    return bool((single & (named | ~structures.pbc.any(axis=1))).any())
 
 
 def _validate_seeds(node: orm.List, _: Any) -> str | None:

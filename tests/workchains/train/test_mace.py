@@ -13,8 +13,10 @@ from machine import require
 from aiida_oodal.calculations.labels.sets import hold_out
 from aiida_oodal.calculations.train_mace import combine_results
 from aiida_oodal.data import StructureSetData
+from aiida_oodal.engine.errors import OodalError
 from aiida_oodal.engine.label.calculators import label_structure
 from aiida_oodal.engine.label.crystals import strained_crystals
+from aiida_oodal.operations.launch import require_valid
 from aiida_oodal.workchains.train.mace import MaceTrainWorkChain
 
 SETTINGS = {
@@ -85,6 +87,43 @@ def test_wrong_inputs_are_refused(builder, inputs, message):
     for name, value in inputs.items():
         with pytest.raises(ValueError, match=message):
             setattr(builder, name, to_aiida_type(value))
+
+
+@pytest.mark.parametrize(
+    ('settings', 'inputs', 'message'),
+    [
+        ({}, {'start_from': 'foundation'}, r"start_from = 'foundation' needs the model as `foundation`: MaceModelData"),
+        ({'freeze': 'embedding'}, {}, "freeze = 'embedding' needs models to start from, but start_from = 'scratch'"),
+        ({'E0s': 'foundation'}, {}, "E0s = 'foundation' needs a model to start from, but start_from = 'scratch'"),
+        ({}, {'seeds': [1], 'metrics': ['aligned_variance']}, 'aligned_variance needs two models or more.*`metrics`'),
+    ],
+)
+def test_inputs_that_do_not_fit_each_other_are_refused(builder, cells, settings, inputs, message):
+    builder.labels = {'start': StructureSetData(cells)}
+    builder.settings = Dict({**builder.settings.get_dict(), **settings})
+    builder.fit.settings = Dict({'metrics': inputs.pop('metrics', ['mahalanobis'])})
+    for name, value in inputs.items():
+        setattr(builder, name, to_aiida_type(value))
+    with pytest.raises(OodalError, match=message):
+        require_valid(MaceTrainWorkChain, builder._inputs(prune=True))
+
+
+def test_one_seed_has_scores_of_one_model(engine_code, localhost):
+    given = {'code': engine_code, 'computer': localhost, 'protocol': 'quick'}
+    builder = MaceTrainWorkChain.get_builder_from_protocol(**given, overrides={'seeds': [1]})
+    assert list(builder.fit.settings['metrics']) == ['mahalanobis', 'predicted_error']
+    with pytest.raises(OodalError, match=r'seeds = 2: give a list with a seed for each model, such as \[1, 2, 3, 4\]'):
+        MaceTrainWorkChain.get_builder_from_protocol(**given, overrides={'seeds': 2})
+
+
+def test_a_single_atom_that_is_periodic_is_isolated_if_it_is_called_so(aiida_profile, cells):
+    given, alone = {'settings': Dict({'protocol': 'quick', **SETTINGS})}, cells[0].copy()
+    assert len(alone) == 1
+    alone.pbc = True
+    for name, refused in (('', True), ('IsolatedAtom', False)):
+        alone.info['config_type'] = name
+        found = MaceTrainWorkChain.check_labels(given, {'known': StructureSetData([alone, *cells[1:]])}, None)
+        assert ('no energy of an isolated atom' in (found or '')) == refused
 
 
 def test_reports_of_seeds_and_judges_become_one(aiida_profile):

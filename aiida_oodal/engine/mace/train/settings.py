@@ -97,8 +97,9 @@ _OWN = {
     'default_dtype': 'use the setting precision',
     'device': 'use the setting device',
     'E0s': 'use the setting E0s',
-    'seed': 'use the input seed',
-    **dict.fromkeys(('foundation_model', 'multiheads_finetuning'), 'use the inputs start and replay'),
+    'seed': 'use the input seed (of a campaign `seeds`, beside `settings`)',
+    'foundation_model': 'use the input start (of a campaign `foundation` and `start_from`, beside `settings`)',
+    'multiheads_finetuning': 'use the inputs start and replay of a training job; campaigns have no replay',
     **dict.fromkeys(('pt_train_file', 'pt_valid_file'), 'use the input replay'),
     'restart_latest': 'use the input parent_folder',
     **dict.fromkeys(
@@ -123,6 +124,8 @@ _OWN = {
     **dict.fromkeys(('plot', 'plot_frequency', 'plot_interaction_e', 'dry_run', 'save_cpu'), 'the job sets it itself'),
     'les_arguments': 'it names a file, which the job does not have',
 }
+#: What says the same as `hidden_irreps`, and would win over it.
+_SHAPE = ('num_channels', 'max_L')
 _LOSSES = ('weighted', 'stress', 'universal')
 
 
@@ -188,6 +191,8 @@ class MaceTrainSettings(Settings):
                 'element with the method that labels'
             )
         unknown = [symbol for symbol in value if symbol not in atomic_numbers] if isinstance(value, Mapping) else []
+        if any(str(symbol).isdigit() for symbol in unknown):
+            raise ValueError(f'{unknown[0]} is an atomic number: give energies by symbol, such as {{"Cu": -0.1}}')
         if unknown:
             raise ValueError(f'{", ".join(map(str, unknown))} is no element')
         return value
@@ -206,6 +211,8 @@ class MaceTrainSettings(Settings):
                 f'loss = {value["loss"]!r}: use {", ".join(_LOSSES)}; others leave out energies or forces, or train on '
                 'a label that is missing as if it were zero'
             )
+        if value.get('hidden_irreps') and (twice := [name for name in _SHAPE if value.get(name) is not None]):
+            problems.append(f'hidden_irreps and {", ".join(twice)} say the same: give one of them')
         if problems:
             raise ValueError('; '.join(problems))
         return value
@@ -223,4 +230,6 @@ class MaceTrainSettings(Settings):
     def to_values(self) -> dict[str, Any]:
         """Return what the job file takes: all settings, and all MACE arguments under ``arguments``."""
         values = self.model_dump(mode='json', exclude={'protocol', 'overrides'})
-        return values | {'arguments': {**PROTOCOLS[self.protocol]['arguments'], **self.overrides, 'model': 'MACE'}}
+        shape = dict.fromkeys(_SHAPE) if self.overrides.get('hidden_irreps') else {}
+        arguments = {**PROTOCOLS[self.protocol]['arguments'], **shape, **self.overrides, 'model': 'MACE'}
+        return values | {'arguments': arguments}

@@ -43,6 +43,12 @@ def test_what_is_given_wins_over_the_protocol():
         ({'overrides': {'model': 'PolarMACE'}}, 'only MACE is trained here'),
         ({'overrides': {'loss': 'huber'}}, "loss = 'huber': use weighted, stress, universal"),
         ({'overrides': {'lr': 0.1}}, 'lr: use the setting learning_rate'),
+        (
+            {'overrides': {'hidden_irreps': '8x0e', 'max_L': 0}},
+            'hidden_irreps and max_L say the same: give one of them',
+        ),
+        ({'overrides': {'seed': 9}}, '`seeds`, beside `settings`'),
+        ({'E0s': {29: -0.1}}, '29 is an atomic number: give energies by symbol, such as'),
         ({'overrides': {'max_num_epochs': 9}}, 'max_num_epochs: training is counted in updates'),
         ({'overrides': {'patience': 9}}, 'goes on all the same'),
         ({'overrides': {'max_el': 9}}, "'max_el' is no argument of mace_run_train; did you mean 'max_ell'?"),
@@ -61,3 +67,9 @@ def test_wrong_settings_are_explained(given, message):
 def test_all_problems_of_overrides_are_told_at_once():
     sentence = MaceTrainSettings.check({'overrides': {'lr': 1, 'max_el': 2, 'loss': 'ef'}})
     assert all(word in sentence for word in ('learning_rate', 'max_ell', "loss = 'ef'"))
+
+
+def test_the_shape_that_is_given_as_irreps_is_not_that_of_the_protocol():
+    arguments = MaceTrainSettings.load({'overrides': {'hidden_irreps': '8x0e + 8x1o'}}).to_values()['arguments']
+    assert arguments['hidden_irreps'] == '8x0e + 8x1o'
+    assert arguments['num_channels'] is arguments['max_L'] is None
