@@ -239,7 +239,8 @@ def _tell_outcome(campaign: orm.WorkChainNode, history: CampaignHistory) -> Iter
     elif history.healed:
         yield 'With the last potential all runs reached their last step without a halt.'
     else:
-        yield f'Not all runs reached their last step when the campaign ended: {history.state.rstrip(".")}.'
+        reason = history.state.partition(':')[0].rstrip('.')  # what follows says how to go on
+        yield f'Not all runs reached their last step when the campaign ended: {reason}.'
 
 
 def _join(words: Sequence[str]) -> str:
