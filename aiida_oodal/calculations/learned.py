@@ -14,7 +14,7 @@ from ase.data import chemical_symbols
 
 from aiida_oodal.data import MaceModelData, OodReferenceData, PotentialData
 from aiida_oodal.data.arrays import read_arrays
-from aiida_oodal.data.identity import check_members
+from aiida_oodal.data.identity import INSIST, check_members
 from aiida_oodal.engine.errors import OodalError
 from aiida_oodal.engine.files import REFERENCE_FILE
 from aiida_oodal.engine.mace.ensemble_settings import EnsembleSettings
@@ -145,4 +145,6 @@ def check_ensemble(ensemble: Mapping[str, Any]) -> str | None:
             return f'ensemble.{name} is missing'
     head = ensemble['settings'].get_dict().get('head') if 'settings' in ensemble else None
     problem: str | None = check_members(ensemble['models'], head)
-    return problem or ensemble['reference'].check_models(ensemble['models'], given_as='ensemble.models')
+    problem = problem or ensemble['reference'].check_models(ensemble['models'], given_as='ensemble.models')
+    # MD by models of another reference would halt anywhere or nowhere: there is nothing to insist on
+    return problem and problem.replace(INSIST, 'Fit a reference of these models: `oodal.fit_reference`, or a screening')

@@ -20,8 +20,8 @@ from .structures import StructureSetData
 
 FloatArray = NDArray[np.float64]
 
-#: What a user who knows better does.
-_INSIST = 'If you know that they belong together, set `insist` to true'
+#: What a user who knows better does, where there is such an input.
+INSIST = 'If you know that they belong together, set `insist` to true'
 
 
 def identify(node: MaceModelData | LatentsData) -> ModelIdentity:
@@ -64,7 +64,7 @@ def compare_models(
         if difference := known[label].differs_from(identity):
             return (
                 f'{known_as} and {given_as} are not of the same model {label}: {difference}. What one model learnt '
-                f'says nothing about another. {_INSIST}'
+                f'says nothing about another. {INSIST}'
             )
     return None
 
@@ -100,7 +100,7 @@ def compare_structures(
             wrong = int(index[np.argmin(same)])
             return (
                 f'{given_as} ({node.model_label}) are of other structures: positions or cell of structure {wrong} '
-                f'differ, and those of {np.count_nonzero(~same)} of {len(same)} structures. {_INSIST}'
+                f'differ, and those of {np.count_nonzero(~same)} of {len(same)} structures. {INSIST}'
             )
     return None
 

@@ -199,7 +199,7 @@ def _check_start(initial: Mapping[str, Any]) -> None:
             'would forget what it knows. Give its training data as `initial.labels`'
         )
     if initial.get('ensemble') and (problem := check_ensemble(initial['ensemble'])):
-        raise OodalError(f'initial.{problem}')
+        raise OodalError(f'initial: {problem}')
 
 
 def _check_stages(inputs: Mapping[str, Any]) -> Forecast:

@@ -12,6 +12,7 @@ from machine import require
 
 from aiida_oodal.calculations.md import MdCalculation
 from aiida_oodal.data import MaceModelData, OodReferenceData, StructureSetData
+from aiida_oodal.engine.ood.identity import ModelIdentity
 
 require('lammps', 'mace')
 
@@ -71,6 +72,8 @@ def test_what_does_not_fit_together_is_refused_at_submission(ensemble_inputs, po
     inputs = ensemble_inputs(steps=10)
     ensemble = inputs['ensemble']
     two = {label: node for label, node in ensemble['models'].items() if label in ('w1', 'w2')}
+    tiny = runpy.run_path(str(Path(__file__).parents[1] / 'workchains' / 'tiny_ensemble.py'))
+    others = OodReferenceData(tiny['fit'](models=dict.fromkeys(tiny['MODELS'], ModelIdentity(sha256='0' * 64))))
     for changes, message in (
         (
             {'ensemble': {**ensemble, 'models': two}},
@@ -78,6 +81,10 @@ def test_what_does_not_fit_together_is_refused_at_submission(ensemble_inputs, po
         ),
         ({'ensemble': {**ensemble, 'settings': {'forces': 'w7'}}}, "forces = 'w7': there are w1, w2, w3, w4, mean"),
         ({'ensemble': {'models': two}}, 'ensemble.reference is missing'),
+        (
+            {'ensemble': {**ensemble, 'reference': others}},
+            r'not of the same model w1: .* Fit a reference of these models: `oodal.fit_reference`, or a screening$',
+        ),
         ({'ensemble': {**ensemble, 'models': ensemble['models'] | {'w2': two['w1']}}}, 'w1 and w2 are the same file'),
         ({'ensemble': {**ensemble, 'settings': {'head': 'dft'}}}, "w1 has the heads Default, and head = 'dft' is none"),
         ({'potential': potential}, 'forces come from potential and ensemble; give one of them'),

@@ -121,7 +121,7 @@ CAMPAIGN = {
     'initial_a: structure 0': lambda: {'initial_structures': None, 'initial_labels': {'a': crystal()}},
     'none within the cutoff': lambda: {'initial_structures': crystal(a=40.0)},
     'Cu-Cu': lambda: {'initial_structures': dilute()},
-    'initial.the models w1 and w2': lambda: {'initial_ensemble': twins()},
+    'initial: the models w1 and w2': lambda: {'initial_ensemble': twins()},
     'labels of 2 levels': lambda: {'initial_labels': other_level()},
     'validation: structure 0': lambda: {'validation': crystal()},
     'validation has Cu': lambda: {'validation': labelled('Cu', 3.6)},

@@ -22,7 +22,7 @@ def latents_of(structures, labels=tuple(MODELS)):
     return EnsembleLatents.from_arrays(labels, batch.numbers, offsets, latents)
 
 
-def fit(labels=tuple(MODELS)):
+def fit(labels=tuple(MODELS), models=None):
     known, heldout = (latents_of(read(DATA / f'{name}.extxyz', ':'), labels) for name in ('train', 'heldout'))
     metric = 'aligned_variance' if len(labels) > 1 else 'mahalanobis'
-    return OodReference.fit(known, heldout, settings={'metrics': [metric]})
+    return OodReference.fit(known, heldout, settings={'metrics': [metric]}, models=models)
