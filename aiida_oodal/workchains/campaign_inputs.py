@@ -226,6 +226,10 @@ def _check_stages(inputs: Mapping[str, Any]) -> Forecast:
     if problem := labeller.check_symbols(label.get('inputs', {}), _list_asked(inputs)):
         raise OodalError(f'label.inputs of {label["workflow"].value}: {problem}')
     forecast = trainer.forecast(train.get('inputs', {}), symbols)
+    if (settings := inputs.get('ensemble', {}).get('settings')) is not None:
+        forces = EnsembleSettings.load(settings.get_dict()).forces
+        if forecast.models and forces not in (None, 'mean', *forecast.models):
+            raise OodalError(f'ensemble.settings: forces = {forces!r}: there are {", ".join(forecast.models)}, mean')
     if not any(initial.get(name) for name in LEARNED):
         return forecast
     # the walkers are driven by what is given first, and later by what is trained

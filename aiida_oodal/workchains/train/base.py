@@ -23,10 +23,12 @@ class Forecast:
 
     :param elements: chemical symbols of the elements that it will know.
     :param cutoff: range [angstrom]; None if it is known only after the training.
+    :param models: labels of the models of an ensemble.
     """
 
     elements: Sequence[str]
     cutoff: float | None
+    models: Sequence[str] = ()
 
 
 class TrainWorkChain(ResumingWorkChain):

@@ -152,10 +152,11 @@ class MaceTrainWorkChain(TrainWorkChain):
     @classmethod
     def forecast(cls, inputs: Mapping[str, Any], symbols: Sequence[str]) -> Forecast:
         """Return the elements of the labels, and ``r_max`` of models that are trained from scratch."""
+        models = _label_seeds(inputs['seeds']) if 'seeds' in inputs else ()
         if 'foundation' in inputs:
-            return Forecast(sorted(set(symbols)), None)
+            return Forecast(sorted(set(symbols)), None, tuple(models))
         settings = MaceTrainSettings.load(inputs['settings'].get_dict() if 'settings' in inputs else {})
-        return Forecast(sorted(set(symbols)), float(settings.to_values()['arguments']['r_max']))
+        return Forecast(sorted(set(symbols)), float(settings.to_values()['arguments']['r_max']), tuple(models))
 
     @classmethod
     def check_labels(
@@ -189,7 +190,7 @@ class MaceTrainWorkChain(TrainWorkChain):
         self.ctx.judged = {f'anchor_{key}': node for key, node in self.inputs.get('anchors', {}).items()}
         if 'validation' in self.inputs:
             self.ctx.judged['validation'] = self.inputs.validation
-        self.ctx.seeds = {f'w{number}': seed for number, seed in enumerate(self.inputs.seeds, start=1)}
+        self.ctx.seeds = _label_seeds(self.inputs.seeds)
         #: Labels of the models that are trained next; number of jobs of each model; remote folder of the last job of
         #: each that left a checkpoint.
         self.ctx.due = list(self.ctx.seeds)
@@ -343,6 +344,11 @@ def _validate(inputs: Mapping[str, Any]) -> str | None:
         except OodalError as error:
             return f'{error} (`metrics` of `fit`)'
     return None
+
+
+def _label_seeds(seeds: orm.List) -> dict[str, int]:
+    """Return the seed of each model by the label of the model."""
+    return {f'w{number}': seed for number, seed in enumerate(seeds.get_list(), start=1)}
 
 
 def _has_isolated_atom(node: StructureSetData) -> bool:

@@ -7,6 +7,7 @@ import pytest
 from aiida.engine import run_get_node
 from aiida.orm import Dict, Float, Str, to_aiida_type
 from ase import Atoms
+from ase.build import bulk
 from ase.calculators.emt import EMT
 from machine import require
 
@@ -17,6 +18,7 @@ from aiida_oodal.engine.errors import OodalError
 from aiida_oodal.engine.label.calculators import label_structure
 from aiida_oodal.engine.label.crystals import strained_crystals
 from aiida_oodal.operations.launch import require_valid
+from aiida_oodal.workchains.campaign import CampaignWorkChain
 from aiida_oodal.workchains.train.mace import MaceTrainWorkChain
 
 SETTINGS = {
@@ -106,6 +108,31 @@ def test_inputs_that_do_not_fit_each_other_are_refused(builder, cells, settings,
         setattr(builder, name, to_aiida_type(value))
     with pytest.raises(OodalError, match=message):
         require_valid(MaceTrainWorkChain, builder._inputs(prune=True))
+
+
+def test_a_campaign_refuses_forces_of_a_model_that_no_seed_makes(engine_code, localhost, cells):
+    builder = CampaignWorkChain.get_builder_from_protocol(
+        code=engine_code,
+        computer=localhost,
+        protocol='quick',
+        trainer='oodal.train.mace',
+        initial_labels=StructureSetData(cells),
+        walkers={
+            'hot': {
+                'structure': StructureSetData([bulk('Al', cubic=True).repeat(3)]),
+                'settings': {'temperature': 300, 'steps': 10},
+            }
+        },
+        overrides={
+            'label': {'calculator': {'calculator': 'emt'}},
+            'train': {'seeds': [1, 2], 'settings': SETTINGS},
+        },
+    )
+    builder.ensemble.settings = {'forces': 'w2'}
+    require_valid(CampaignWorkChain, builder._inputs(prune=True))
+    builder.ensemble.settings = {'forces': 'w3'}
+    with pytest.raises(OodalError, match="forces = 'w3': there are w1, w2, mean"):
+        require_valid(CampaignWorkChain, builder._inputs(prune=True))
 
 
 def test_one_seed_has_scores_of_one_model(engine_code, localhost):
