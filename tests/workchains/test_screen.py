@@ -136,6 +136,8 @@ def test_a_job_that_is_killed_goes_on_where_it_ended(screening, localhost, tmp_p
         workdir=str(tmp_path / 'jobs'),
     )
     deadly.set_prepend_text(localhost.get_prepend_text() + KILL_ONCE.format(marker=tmp_path / 'killed'))
+    # The engine may need less than the second after which the monitor looks; what it printed stays to be seen.
+    deadly.set_append_text('sleep 4')
     deadly.store()
     deadly.configure(safe_interval=0)
     deadly.set_minimum_job_poll_interval(0.5)
@@ -148,7 +150,6 @@ def test_a_job_that_is_killed_goes_on_where_it_ended(screening, localhost, tmp_p
             'code': get_engine_code(),
             'settings': Dict({'batch_size': 1}),
             'metadata': {'computer': deadly},
-            # Once a second, to see it in jobs of seconds.
             'monitors': {'progress': Dict({'entry_point': 'oodal.progress', 'minimum_poll_interval': 1})},
         },
     }
@@ -162,7 +163,7 @@ def test_a_job_that_is_killed_goes_on_where_it_ended(screening, localhost, tmp_p
     np.testing.assert_array_equal(scores.structure_index, np.arange(given['reference'].n_structures))
     report = get_workchain_report(node, levelname='REPORT')
     assert f'again under T1: ended at structure {ended} of {given["reference"].n_structures}, going on' in report
-    # Which of its lines were the last ones when the monitor looked is a matter of speed.
+    # Which of the lines of a job was the last one when the monitor looked is a matter of speed.
     started = {job.pk: job.inputs.start.value for job in jobs}
     assert any(f'embed_T1_again_{start}<{pk}>: ' in report for pk, start in started.items())
 

@@ -126,6 +126,7 @@ class MaceTrainWorkChain(TrainWorkChain):
         :param options: of every job; they win over those that the computer was set up with.
         """
         given = dict(overrides or {})
+        _check_places(given)
         foundation = given.pop('foundation', None)
         values = load_protocol('train_mace', protocol, given, closed=True)
         if not isinstance(values['seeds'], list):
@@ -322,6 +323,25 @@ class MaceTrainWorkChain(TrainWorkChain):
     def _refuse(self, job: orm.ProcessNode) -> ExitCode:
         message = job.exit_message or f'{job.process_label}<{job.pk}> is {job.process_state.value}.'
         return self.exit_codes.ERROR_REFERENCE_FAILED.format(message=message, job=f'verdi process report {job.pk}')
+
+
+def _check_places(overrides: Mapping[str, Any]) -> None:
+    """Refuse what stands in `settings` but belongs beside them, the other way round, and a foundation that is no model.
+
+    :raises OodalError: naming it and its place.
+    """
+    for name in overrides:
+        if name in MaceTrainSettings.model_fields:
+            raise OodalError(f'{name} is a setting of the models: give it in `settings`')
+    settings = overrides.get('settings', {})
+    for name in ('seeds', 'start_from', 'foundation', 'heldout_fraction'):
+        if isinstance(settings, Mapping) and name in settings:
+            raise OodalError(f'{name} stands beside `settings`, not among them')
+    foundation = overrides.get('foundation')
+    if foundation is not None and not isinstance(foundation, MaceModelData):
+        raise OodalError(
+            f"foundation = {foundation!r} is no model: give a node, such as MaceModelData('/absolute/path/of.model')"
+        )
 
 
 def _validate(inputs: Mapping[str, Any]) -> str | None:

@@ -143,6 +143,19 @@ def test_one_seed_has_scores_of_one_model(engine_code, localhost):
         MaceTrainWorkChain.get_builder_from_protocol(**given, overrides={'seeds': 2})
 
 
+@pytest.mark.parametrize(
+    ('overrides', 'message'),
+    [
+        ({'freeze': 'embedding'}, 'freeze is a setting of the models: give it in `settings`'),
+        ({'settings': {'heldout_fraction': 0.2}}, 'heldout_fraction stands beside `settings`'),
+        ({'foundation': 'small'}, "foundation = 'small' is no model: give a node, such as MaceModelData"),
+    ],
+)
+def test_what_stands_in_the_wrong_place_is_told_the_right_one(engine_code, localhost, overrides, message):
+    with pytest.raises(OodalError, match=message):
+        MaceTrainWorkChain.get_builder_from_protocol(code=engine_code, computer=localhost, overrides=overrides)
+
+
 def test_a_single_atom_that_is_periodic_is_isolated_if_it_is_called_so(aiida_profile, cells):
     given, alone = {'settings': Dict({'protocol': 'quick', **SETTINGS})}, cells[0].copy()
     assert len(alone) == 1
