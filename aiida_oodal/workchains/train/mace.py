@@ -172,6 +172,9 @@ class MaceTrainWorkChain(TrainWorkChain):
             if not {ENERGY, FORCES} & set(node.base.attributes.get('properties')):
                 return f'{name} has neither {ENERGY} nor {FORCES}: label it before training'
         settings = MaceTrainSettings.load(inputs['settings'].get_dict() if 'settings' in inputs else {})
+        needs_start = settings.freeze != 'nothing' or settings.E0s == 'foundation'
+        if needs_start and not (inputs.get('learned') or 'foundation' in inputs):
+            return 'freeze and E0s = foundation need a model from the first training on: give `foundation`, or models'
         sets = [*labels.values(), *([] if awaited is None else [awaited])]
         elements = {symbol for node in sets for symbol in node.symbols}
         known = elements if settings.E0s == 'foundation' else set(settings.E0s)

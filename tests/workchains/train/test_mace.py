@@ -74,6 +74,9 @@ def test_what_cannot_be_learned_is_refused_before_labels_are_paid(aiida_profile,
     with_e0 = {'settings': Dict({'protocol': 'quick', **SETTINGS, 'E0s': {'Al': 3.28}})}
     assert check(with_e0, {'known': whole}, None) is None
     assert MaceTrainWorkChain.forecast(given, ['Al', 'Al']).cutoff == 4.0
+    frozen = {'settings': Dict({'protocol': 'quick', **SETTINGS, 'freeze': 'embedding'}), 'start_from': Str('last')}
+    assert 'need a model from the first training on' in check(frozen, {'known': StructureSetData(cells)}, None)
+    assert check({**frozen, 'learned': {'ensemble': {}}}, {'known': StructureSetData(cells)}, None) is None
 
 
 @pytest.mark.parametrize(
