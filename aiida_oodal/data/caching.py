@@ -15,9 +15,16 @@ class StoredHash(NodeCaching):
     """
 
     def compute_hash(self, ignore_errors: bool = True, **kwargs: Any) -> str | None:
-        """Return the hash that was stored with the node; computed anew where there is none."""
-        stored: str | None = self.get_hash()
-        return stored or super().compute_hash(ignore_errors=ignore_errors, **kwargs)
+        """Return the hash that was stored with the node.
+
+        An imported node has lost it, and gets it again. One that was cleared stays so and is computed each time.
+        """
+        if stored := self.get_hash():
+            return str(stored)
+        computed: str | None = super().compute_hash(ignore_errors=ignore_errors, **kwargs)
+        if computed and self._HASH_EXTRA_KEY not in self._node.base.extras:
+            self._node.base.extras.set(self._HASH_EXTRA_KEY, computed)
+        return computed
 
     def rehash(self) -> None:
         """Compute the hash and store it."""

@@ -5,18 +5,21 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 import psutil
+from aiida import orm
 from aiida.brokers.zeromq.queue import PersistentQueue
 from aiida.engine.daemon.client import get_daemon_client
 from aiida.engine.processes.control import get_active_processes
 from aiida.manage import get_manager
 from aiida.manage.configuration import get_config, get_profile
 from aiida.storage.psql_dos.backend import PsqlDosBackend
+from plumpy import ProcessState
 from plumpy.process_comms import create_continue_body
 
 from aiida_oodal.engine.errors import OodalError
@@ -24,6 +27,8 @@ from aiida_oodal.workchains.broker import broker_layout, look_at_broker, read_ta
 
 from .processes import find_stranded
 
+#: Longest that a process may take to be with the broker after it was submitted [s].
+_ARRIVAL = 5.0
 #: Longest that a `verdi` command about the daemon may take [s]; far above what it takes.
 _VERDI_TIMEOUT = 300
 
@@ -55,6 +60,23 @@ def start_daemon(workers: int, *, repair: bool) -> None:
     else:
         stop_daemon()
     run_verdi('daemon', 'start', str(workers))
+
+
+def require_task(process: orm.ProcessNode) -> None:
+    """Send a submitted process to the ZeroMQ broker again if it did not arrive.
+
+    A shell, a notebook or a script stays connected to the broker that it found first. Once the daemon is restarted,
+    that one is gone, and what is sent to it is lost without an error.
+    """
+    end = time.monotonic() + _ARRIVAL
+    while time.monotonic() < end:
+        tasks = read_tasks()
+        # One that has been begun, or has ended, may have no task any more.
+        if tasks is None or process.pk in tasks or process.process_state is not ProcessState.CREATED:
+            return
+        time.sleep(0.1)
+    get_manager().reset_broker()
+    get_manager().get_process_controller().continue_process(process.pk, nowait=False, no_reply=True)
 
 
 class DaemonKeeper:

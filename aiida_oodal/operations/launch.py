@@ -23,7 +23,7 @@ from aiida_oodal.engine.errors import OodalError
 from aiida_oodal.engine.md.pair_lines import pair_styles
 
 from .codes import find_calculator_fault
-from .daemon import start_daemon, stop_daemon
+from .daemon import require_task, start_daemon, stop_daemon
 from .differences import find_differences, flatten_inputs, input_nodes
 from .follow import follow
 from .processes import count_active
@@ -100,12 +100,14 @@ def submit_process(builder: ProcessBuilder) -> orm.ProcessNode:
     if check := _CHECK.get():
         check(builder)
     try:
-        return submit(builder)
+        process = submit(builder)
     except InvalidOperation as error:
         # AiiDA's own message recommends to run it in this shell, where it would end with the shell.
         if get_daemon_client().is_daemon_running:
             raise OodalError(str(error)) from error
         raise NoDaemonError(f'{builder.process_class.__name__} was not submitted') from error
+    require_task(process)
+    return process
 
 
 def run_once(function: ProcessFunctionType[Any, Any, Any], **inputs: orm.Data) -> Any:

@@ -56,6 +56,18 @@ def test_equal_content_has_an_equal_hash():
     assert first.base.caching.compute_hash() != other.base.caching.compute_hash()
 
 
+def test_a_hash_that_was_lost_by_an_import_is_computed_once():
+    node = StructureSetData(make_snapshots()).store()
+    hashed = node.base.caching.get_hash()
+    node.base.extras.delete('_aiida_hash')
+    assert node.base.caching.compute_hash() == hashed
+    assert orm.load_node(node.pk).base.caching.get_hash() == hashed
+    # who clears it does not want it
+    node.base.caching.clear_hash()
+    assert node.base.caching.compute_hash() == hashed
+    assert node.base.caching.get_hash() is None
+
+
 def test_labels_in_a_file_become_reference_labels(tmp_path):
     atoms = make_snapshots()[0]
     atoms.calc = EMT()

@@ -1,5 +1,6 @@
 """Launch scripts that are run twice: the same, changed, without a daemon, with a LAMMPS that cannot."""
 
+import os
 import shlex
 import subprocess
 import sys
@@ -29,6 +30,34 @@ from aiida_oodal.operations.launch import (
 )
 from aiida_oodal.workchains.campaign import CampaignWorkChain
 from aiida_oodal.workchains.md_base import MdBaseWorkChain
+
+SUBMITS_TWICE = """
+import sys, time
+from pathlib import Path
+from aiida_oodal.operations.profiles import EmbeddedProfile, extend_path
+extend_path()
+EmbeddedProfile(Path(sys.argv[1])).load()
+from ase.build import bulk
+from aiida_oodal.calculations.codes import get_engine_code
+from aiida_oodal.calculations.label import LabelCalculation
+from aiida_oodal.data import StructureSetData
+from aiida_oodal.operations.computers import find_computer
+from aiida_oodal.operations.daemon import run_verdi, stop_daemon
+from aiida_oodal.operations.launch import submit_process
+
+for edge in (3.6, 3.7):
+    run_verdi('daemon', 'start', '1')
+    builder = LabelCalculation.get_builder()
+    builder.code = get_engine_code()
+    builder.structures = StructureSetData([bulk('Cu', cubic=True, a=edge)])
+    builder.calculator = {'calculator': 'emt', 'parameters': {}}
+    builder.metadata.computer = find_computer('localhost')
+    process, end = submit_process(builder), time.monotonic() + 100
+    while not process.is_terminated and time.monotonic() < end:
+        time.sleep(0.5)
+    print(process.process_state.value)
+    stop_daemon()
+"""
 
 
 @pytest.fixture
@@ -113,6 +142,23 @@ def test_without_a_daemon_nothing_is_submitted_and_nothing_else_is_recommended(b
     )
     with pytest.raises(NoDaemonError):
         submit_process(build())
+
+
+@pytest.mark.slow
+@pytest.mark.daemon
+def test_what_is_submitted_after_somebody_restarted_the_daemon_is_begun(tmp_path):
+    """The script stays connected to a broker that is gone; its profile is its own, as those of tests keep theirs."""
+    environment = {**os.environ, 'AIIDA_PATH': str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, '-c', SUBMITS_TWICE, tmp_path],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.splitlines()[-2:] == ['finished', 'finished']
 
 
 def test_what_was_computed_once_is_not_computed_again():
