@@ -75,6 +75,7 @@ def variants(names: Sequence[str]) -> dict[str, AceFitSettings]:
         'energies as labelled': replace(balanced, fit_atom_energies=False),
         'Chebyshev functions': replace(balanced, radial_basis='ChebPow', radial_parameter=2.5),
         'cutoff 6': replace(balanced, cutoff=6.0),
+        **{f'clusters weigh {weight}': replace(balanced, cluster_weight=weight) for weight in (1.0, 0.5, 0.3, 0.2)},
         'never grows': replace(balanced, max_functions=None),
         'full size at once': replace(balanced, number_of_functions=balanced.max_functions, max_functions=None),
         'mask': replace(balanced, weights='mask'),

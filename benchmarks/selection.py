@@ -100,7 +100,7 @@ def reduce(design: Design, atoms: Atoms, values: AceFitSettings) -> np.ndarray:
     if target.energy_weight > 0:
         energy = target.energy_weight * np.append(design.energy, target.energy) / len(atoms)
         rows = np.vstack([energy, rows])
-    return np.linalg.qr(rows, mode='r')
+    return np.linalg.qr(target.scale * rows, mode='r')
 
 
 def solve(triangles: Sequence[np.ndarray], ridge: float) -> np.ndarray:

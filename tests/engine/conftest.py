@@ -67,6 +67,7 @@ def values() -> Callable[..., Any]:
             # every label as it is, so that tests can say what a fit must give
             'robust_force': None,
             'buffer_weight': 1.0,
+            'cluster_weight': 1.0,
             'fit_atom_energies': False,
         }
         return AceFitSettings(**(small | changes))

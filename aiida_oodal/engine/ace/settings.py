@@ -97,6 +97,13 @@ class AceFitSettings(Options):
     buffer_weight: float = option(
         0.3, 'Weight of the forces on atoms outside the core where weights = full.', gt=0.0, le=1.0
     )
+    cluster_weight: float = option(
+        0.5,
+        'Weight of all labels of a structure with atoms outside the core where weights = full: clusters have new '
+        'surroundings, which are not to displace what is known of whole structures.',
+        gt=0.0,
+        le=1.0,
+    )
     downweight: float = option(0.1, 'Weight of buffer atoms where weights = downweight.', gt=0.0, lt=1.0)
     part_weights: dict[str, float] = option(
         ...,

@@ -25,7 +25,8 @@ class Solution(Generic[Basis]):
     """What a fit found.
 
     :param basis: with the coefficients set.
-    :param force_rmse: root mean square error of the force components by their weights in the fit, eV/angstrom.
+    :param force_rmse: root mean square error of the force components by the weights of their atoms, without the scales
+        of the structures, eV/angstrom.
     :param atom_energies: those the fit began with, and what it added to those it was to fit.
     :param projections: environments that may enter the active set, by element, shape
         ``(n_environments, n_functions of the element)``.
@@ -59,17 +60,17 @@ def fit_linear(
     fitted = atom_energies.fitted
     n_functions = sum(basis.sizes)
     forces: FloatArray = np.zeros((0, n_functions + len(fitted) + 1))
-    others = forces
+    everything = forces
     projections: dict[str, list[FloatArray]] = {name: [] for name in basis.elements}
     blocks = list(_blocks(targets))
     for number, block in enumerate(_reduce_all(blocks, make_basis, basis, atom_energies, workers), start=1):
         forces = _triangle(np.vstack([forces, block.forces]))
-        others = _triangle(np.vstack([others, block.others]))
+        everything = _triangle(np.vstack([everything, block.everything]))
         for name, rows in block.projections.items():
             projections[name].append(rows)
         if report is not None:
             report(f'design matrix: block {number} of {len(blocks)}')
-    unknowns = solve_triangle(_triangle(np.vstack([forces, others])), ridge)
+    unknowns = solve_triangle(everything, ridge)
     changes = dict(zip(fitted, unknowns[n_functions:].tolist(), strict=True))
     basis.set_coefficients(unknowns[:n_functions])
     weight = sum(3.0 * float(np.square(target.force_weights).sum()) for target in targets)
@@ -85,7 +86,7 @@ def fit_linear(
 def weigh_rows(
     basis: LinearBasis, target: Target, atom_energies: AtomEnergies
 ) -> tuple[FloatArray, FloatArray, list[FloatArray]]:
-    """Make the weighted rows ``[X | counts | y]`` of one structure.
+    """Make the weighted rows ``[X | counts | y]`` of one structure, not scaled.
 
     Columns are the functions, the atom energies that are to be fitted, and the labels. Rows of weight 0 are left out.
 
@@ -122,10 +123,15 @@ def solve_triangle(triangle: FloatArray, ridge: float) -> FloatArray:
 
 @dataclass(frozen=True)
 class _Block:
-    """What is kept of one block: triangular factors of its rows, and the projections of its core atoms by element."""
+    """What is kept of one block.
+
+    :param forces: triangular factor of its force rows, not scaled.
+    :param everything: that of all its rows, scaled.
+    :param projections: of its core atoms, by element.
+    """
 
     forces: FloatArray
-    others: FloatArray
+    everything: FloatArray
     projections: dict[str, FloatArray]
 
 
@@ -151,18 +157,18 @@ def _reduce(block: Sequence[Target], basis: LinearBasis, atom_energies: AtomEner
     Sci. Comput. 34, A206).
     """
     force_rows: list[FloatArray] = []
-    other_rows: list[FloatArray] = []
+    scaled_rows: list[FloatArray] = []
     projections: dict[str, list[FloatArray]] = {name: [] for name in basis.elements}
     for target in block:
         of_forces, of_others, vectors = weigh_rows(basis, target, atom_energies)
         force_rows.append(of_forces)
-        other_rows.append(of_others)
+        scaled_rows += [target.scale * of_forces, target.scale * of_others]
         for symbol, is_core, vector in zip(target.atoms.get_chemical_symbols(), target.core, vectors, strict=True):
             if is_core:
                 projections[symbol].append(vector)
     return _Block(
         forces=_triangle(np.vstack(force_rows)),
-        others=_triangle(np.vstack(other_rows)),
+        everything=_triangle(np.vstack(scaled_rows)),
         projections={
             name: np.array(vectors).reshape(-1, size)
             for (name, vectors), size in zip(projections.items(), basis.sizes, strict=True)

@@ -34,6 +34,8 @@ class Weighting(Protocol):
     @property
     def buffer_weight(self) -> float: ...  # noqa: D102
     @property
+    def cluster_weight(self) -> float: ...  # noqa: D102
+    @property
     def downweight(self) -> float: ...  # noqa: D102
 
 
@@ -50,6 +52,7 @@ class Target:
     :param stress_weight: weight of the stress rows; 0 leaves them out.
     :param force_weights: weight of each atom's force rows, shape ``(n_atoms,)``; 0 leaves them out.
     :param core: atoms whose environments may enter the active set, shape ``(n_atoms,)``.
+    :param scale: factor of all these weights in the fit; by how much the structure counts more than others.
     """
 
     name: str
@@ -61,6 +64,7 @@ class Target:
     stress_weight: float
     force_weights: FloatArray
     core: NDArray[np.bool_]
+    scale: float = 1.0
 
     def count(self, elements: Sequence[str]) -> FloatArray:
         """Return how many atoms of each element the structure has, shape ``(n_elements,)``."""
@@ -68,23 +72,18 @@ class Target:
         return np.array([symbols.count(element) for element in elements], dtype=np.float64)
 
     def scaled(self, factor: float) -> Target:
-        """Return the same labels with weights times a factor."""
-        return replace(
-            self,
-            energy_weight=factor * self.energy_weight,
-            stress_weight=factor * self.stress_weight,
-            force_weights=factor * self.force_weights,
-        )
+        """Return the same structure, which counts more by a factor."""
+        return replace(self, scale=factor * self.scale)
 
 
 def make_target(atoms: Atoms, weighting: Weighting, name: str) -> Target:
     """Read the labels of a structure and decide what they weigh.
 
     Atoms with ``force_mask`` below 0.5 are the buffer of a cluster. With ``weights = full`` their forces weigh
-    ``buffer_weight``. With ``mask`` they weigh 0, with ``downweight`` they weigh that setting. Energy and stress of a
-    structure with such atoms then have the same factor, because they cannot be split into a trusted and an untrusted
-    part, and buffer atoms never enter the active set, because an environment that is not trusted must not make gamma
-    small. Without ``force_mask`` all atoms are core.
+    ``buffer_weight``, and all labels of the structure scale by ``cluster_weight``. With ``mask`` they weigh 0, with
+    ``downweight`` they weigh that setting. Energy and stress of a structure with such atoms then have the same factor,
+    because they cannot be split into a trusted and an untrusted part, and buffer atoms never enter the active set,
+    because an environment that is not trusted must not make gamma small. Without ``force_mask`` all atoms are core.
 
     :param name: of the structure in messages.
     :raises OodalError: if a label is missing or not finite, the mask is not between 0 and 1, ``weights`` is unknown,
@@ -105,10 +104,11 @@ def make_target(atoms: Atoms, weighting: Weighting, name: str) -> Target:
         )
     if weighting.weights not in ('full', 'mask', 'downweight'):
         raise OodalError(f'weights = {weighting.weights!r} must be full, mask or downweight')
-    core, whole = np.asarray(mask) >= 0.5, 1.0
+    core, whole, scale = np.asarray(mask) >= 0.5, 1.0, 1.0
     outside = {'full': weighting.buffer_weight, 'mask': 0.0, 'downweight': weighting.downweight}[weighting.weights]
     force_weights = np.where(core, 1.0, outside)
     if weighting.weights == 'full':
+        scale = 1.0 if core.all() else weighting.cluster_weight
         core = np.ones(len(atoms), dtype=bool)
     elif not core.all():
         whole = outside
@@ -125,6 +125,7 @@ def make_target(atoms: Atoms, weighting: Weighting, name: str) -> Target:
         stress_weight=weighting.stress_weight * whole if has_stress else 0.0,
         force_weights=force_weights,
         core=core,
+        scale=scale,
     )
 
 

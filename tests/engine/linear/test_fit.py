@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -54,12 +56,22 @@ def test_weights_are_those_of_the_residuals(toy, labelled):
     assert solution.basis.coefficients == pytest.approx((1.0 + 0.25 * 2.0) / 1.25 * TRUTH, abs=1e-8)
 
 
-def test_the_error_that_growth_looks_at_is_that_of_the_potential_by_weights(toy, labelled):
+def test_scales_weigh_all_labels_of_a_structure(toy, labelled):
+    one, other = labelled(2, energy_weight=3.0, stress_weight=2.0)[:2]
+    other.forces[:] *= 2.0
+    shrunk = [one, replace(other, energy_weight=1.5, stress_weight=1.0, force_weights=0.5 * other.force_weights)]
+    expected = fit_linear(toy.PairBasis, shrunk, FITTED, ridge=1e-3)
+    scaled = fit_linear(toy.PairBasis, [one, other.scaled(0.5)], FITTED, ridge=1e-3)
+    assert scaled.basis.coefficients == pytest.approx(expected.basis.coefficients, abs=1e-10)
+
+
+def test_the_error_that_growth_looks_at_is_that_of_the_potential_by_weights_of_atoms(toy, labelled):
     targets, random = labelled(energy_weight=3.0, stress_weight=2.0), np.random.default_rng(2)
     for target in targets:
         target.forces[:] += random.normal(scale=0.2, size=target.forces.shape)
         target.force_weights[:] = random.uniform(0.0, 2.0, size=len(target.forces))
     targets[1].force_weights[2:] = 0.0
+    targets[2] = targets[2].scaled(5.0)
     solution = fit_linear(toy.PairBasis, targets, FITTED, ridge=1e-3)
     squares = weights = 0.0
     for target in targets:

@@ -42,6 +42,14 @@ def test_buffer_weight_is_of_forces_and_of_full_only(cluster, values):
     assert not make_target(cluster, values(weights='mask', buffer_weight=0.3), 'x').force_weights[10:].any()
 
 
+def test_clusters_count_less_than_whole_structures(aluminium, cluster, values):
+    settings = values(cluster_weight=0.5)
+    assert make_target(cluster, settings, 'x').scale == 0.5
+    assert make_target(cluster, values(cluster_weight=0.5, weights='mask'), 'x').scale == 1.0
+    assert make_target(aluminium[1], settings, 'x').scale == 1.0
+    assert make_target(cluster, settings, 'x').scaled(4.0).scale == 2.0
+
+
 def test_large_forces_count_by_their_relative_error(aluminium, values):
     atoms = aluminium[0]
     atoms.arrays['REF_forces'][:3] = [[0.0, 0.0, 0.0], [3.0, 0.0, -4.0], [0.0, 500.0, 0.0]]
