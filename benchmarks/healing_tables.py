@@ -9,6 +9,8 @@ import numpy as np
 
 #: Of the first potential's error.
 SHARES = {'half': 0.5, 'quarter': 0.25}
+#: Tolerances of the audit to compare, meV/angstrom.
+TOLERANCES = (25, 50, 100, 200, 400)
 #: Keys of a row.
 ANCHORS, LAST = 'anchors', 'last frames'
 
@@ -56,6 +58,7 @@ def report(rows: Sequence[Mapping[str, Any]], tolerance: float) -> None:
             runs = [row for row in own if row['strategy'] == strategy]
             print(f'| {strategy} | ' + ' | '.join(cells(runs, tolerance)) + ' |')
     print_ratios(rows)
+    print_audits(rows)
 
 
 def cells(runs: Sequence[Mapping[str, Any]], tolerance: float) -> list[str]:
@@ -102,3 +105,18 @@ def print_ratios(rows: Sequence[Mapping[str, Any]]) -> None:
                 ]
                 line.append('; '.join([text, *notes]))
             print(f'| {material} | a {name} | ' + ' | '.join(line) + ' |')
+
+
+def print_audits(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print what an audit with other tolerances would let through: runs in which all walkers finish."""
+    ended = [row for row in rows if row['n_finished'] == row['n_walkers']]
+    print('\nruns in which all walkers finish that pass the audit, and their force error on snapshots: mean (worst)\n')
+    print('| material | finish | ' + ' | '.join(f'{tolerance} meV/angstrom' for tolerance in TOLERANCES) + ' |')
+    print('|---' * (2 + len(TOLERANCES)) + '|')
+    for material in dict.fromkeys(map(title, ended)):
+        own = [row for row in ended if title(row) == material]
+        line = []
+        for tolerance in TOLERANCES:
+            errors = [row['end']['force'] for row in own if max(row[LAST]) <= tolerance]
+            line.append(f'{len(errors)}: {np.mean(errors):.0f} ({max(errors):.0f})' if errors else '0')
+        print(f'| {material} | {len(own)} | ' + ' | '.join(line) + ' |')

@@ -93,7 +93,12 @@ def _begin(campaign: orm.WorkChainNode, left: Left, initial: Mapping[str, Any]) 
         begin['structures'] = initial['structures']
     elif left.waiting:
         begin['clusters'] = left.waiting
-    begin['train'] = orm.Bool(bool(left.learned) and (left.is_behind or 'clusters' in begin))
+    train = bool(left.learned) and (left.is_behind or 'clusters' in begin)
+    begin['train'] = orm.Bool(train)
+    if left.judged:
+        begin['judged'] = left.judged
+    if left.calibration is not None and not train:  # it is about what drove the last walkers
+        begin['calibration'] = left.calibration
     return begin
 
 

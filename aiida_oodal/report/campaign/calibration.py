@@ -53,7 +53,7 @@ def draw_calibration(history: CampaignHistory) -> go.Figure:
                 )
             )
     figure.update_xaxes(type='log', title_text='γ of the atom')
-    figure.update_yaxes(type='log', title_text='force error [eV/Å]')
+    figure.update_yaxes(type='log', title_text='force error [eV/Å]', dtick=1)
     figure.update_layout(**LAYOUT, height=460, legend=LEGEND)
     return figure
 

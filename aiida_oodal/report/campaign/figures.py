@@ -73,7 +73,7 @@ def choose_rounds(history: CampaignHistory) -> list[Round]:
 
 
 def draw_errors(history: CampaignHistory) -> go.Figure:
-    """Draw the force error on the validation set and the labelled atoms behind each potential."""
+    """Draw the labelled atoms behind each potential, and its force error on the validation set where there is one."""
     trainings = history.trainings
     figure = make_subplots(specs=[[{'secondary_y': True}]])
     labels = list(range(len(trainings)))
@@ -86,14 +86,15 @@ def draw_errors(history: CampaignHistory) -> go.Figure:
         )
     )
     judged = [(entry.get('validation') or {}).get('force_rmse') for entry in trainings]
-    # On the second axis, because plotly draws it on top of the bars.
-    figure.add_trace(
-        go.Scatter(x=labels, y=judged, name='force RMSE', mode='lines+markers', line={'color': '#b2182b', 'width': 3}),
-        secondary_y=True,
-    )
+    if any(error is not None for error in judged):
+        # On the second axis, because plotly draws it on top of the bars.
+        line = {'color': '#b2182b', 'width': 3}
+        figure.add_trace(
+            go.Scatter(x=labels, y=judged, name='force RMSE', mode='lines+markers', line=line), secondary_y=True
+        )
+        figure.update_yaxes(title_text='force RMSE [meV/Å]', rangemode='tozero', tickmode='auto', secondary_y=True)
     figure.update_xaxes(title_text='training', tickformat='d', dtick=max(1, -(-len(trainings) // 12)))
     figure.update_yaxes(title_text='labelled atoms', showgrid=False, secondary_y=False)
-    figure.update_yaxes(title_text='force RMSE [meV/Å]', rangemode='tozero', tickmode='auto', secondary_y=True)
     figure.update_layout(**LAYOUT, height=400, legend=LEGEND)
     figure.update_layout(margin={'r': 70})  # of the second axis
     return figure

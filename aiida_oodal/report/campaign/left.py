@@ -26,6 +26,8 @@ class Left:
     :param is_behind: whether there are labels that it was not trained on.
     :param waiting: structures in the queue that the campaign asked for and has no label of, by key; those that are
         FAILED or REJECTED are left out.
+    :param judged: labels with gamma and errors of what drove its walkers, by key.
+    :param calibration: its last one, or None.
     :param passed: legs of its schedule that passed, all in a row from the first.
     :param reseeded: how often the velocities of its walkers were changed, at most.
     """
@@ -34,6 +36,8 @@ class Left:
     learned: dict[str, Any]
     is_behind: bool
     waiting: dict[str, orm.StructureData]
+    judged: dict[str, StructureSetData]
+    calibration: orm.Dict | None
     passed: int
     reseeded: int
 
@@ -57,6 +61,7 @@ def read_left(campaign: orm.WorkChainNode) -> Left:
     labelled = {key for node in labels.values() for key in node.get_set().info[QUEUE_KEY].tolist()}
     entries = find_entries(campaign=campaign.uuid)
     passed, reseeded = _read_progress(campaign, called)
+    judged, calibration = _read_calibration(campaign, called)
     return Left(
         labels=labels,
         learned=learned,
@@ -64,6 +69,8 @@ def read_left(campaign: orm.WorkChainNode) -> Left:
         waiting={
             entry.key: entry.load_node() for entry in entries if entry.key not in labelled and not entry.is_given_up
         },
+        judged=judged,
+        calibration=calibration,
         passed=passed,
         reseeded=reseeded,
     )
@@ -82,6 +89,20 @@ def _read_progress(campaign: orm.WorkChainNode, called: Mapping[Call, orm.Proces
     before = {} if begun is None else begun.get_dict()
     passed = before.get('leg', 1) - 1 if leg is None else leg.number - 1
     return max(passed, int(campaign.is_finished_ok)), before.get('reseeded', 0) + max(walks, default=0)
+
+
+def _read_calibration(
+    campaign: orm.WorkChainNode, called: Mapping[Call, orm.ProcessNode]
+) -> tuple[dict[str, StructureSetData], orm.Dict | None]:
+    """Return what the last calibration of a campaign was fitted to, but for the validation set, and what it found."""
+    fits = {call.round: node for call, node in called.items() if call.stage is Stage.CALIBRATE and node.is_finished_ok}
+    if not fits:
+        initial = campaign.inputs.initial
+        return dict(initial.get('judged', {})), initial.get('calibration')
+    last = max(fits)
+    inputs = fits[last].base.links.get_incoming(link_type=LinkType.INPUT_CALC).nested()
+    judged = {name: node for name, node in inputs.items() if name not in ('settings', 'validation', 'before', 'labels')}
+    return judged | {f'round_{last}': inputs['labels']}, fits[last].outputs.result
 
 
 def name_labels(call: Call) -> str:

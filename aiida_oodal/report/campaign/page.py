@@ -60,7 +60,11 @@ def write_report(campaign: WorkChainNode, path: Path, history: CampaignHistory |
         ledger=ledger,
         failures=read_failures(campaign, processes),
         methods=write_methods(campaign, history, ledger, processes),
-        gamma=[_to_html(f'gamma-{number}', figure) for number, figure in enumerate(draw_gamma(history).values())],
+        # Their tools would lie on their titles where there is no mouse.
+        gamma=[
+            _to_html(f'gamma-{number}', figure, tools=False)
+            for number, figure in enumerate(draw_gamma(history).values())
+        ],
         drawn=len(choose_rounds(history)),
         drawn_clusters=len(choose_clusters(history)),
         n_labelled=sum(len(entry.labelled) for entry in history.rounds),
@@ -155,10 +159,10 @@ def _list_clusters(history: CampaignHistory) -> list[dict[str, Any]]:
     return rows
 
 
-def _to_html(name: str, figure: Any) -> str:
+def _to_html(name: str, figure: Any, *, tools: bool = True) -> str:
     import plotly.io
 
-    config = {'displaylogo': False, 'responsive': True}
+    config = {'displaylogo': False, 'responsive': True} | ({} if tools else {'displayModeBar': False})
     # a name of its own each: plotly's would be another in every copy of the same page
     page = plotly.io.to_html(figure, full_html=False, include_plotlyjs=False, config=config, div_id=f'figure-{name}')
     return str(page)

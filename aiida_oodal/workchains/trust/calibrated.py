@@ -11,6 +11,7 @@ from aiida.engine import ProcessSpec, ToContext
 
 from aiida_oodal.calculations.trust.calibrate import calibrate_error, set_gamma_break
 from aiida_oodal.calculations.trust.judge import JudgeCalculation, refuse_set
+from aiida_oodal.data import StructureSetData
 from aiida_oodal.engine.errors import OodalError
 from aiida_oodal.engine.trust.calibration import CalibrationSettings, explain_break
 from aiida_oodal.workchains.calls import Call, Stage
@@ -21,7 +22,20 @@ from .packing import PacksSets
 
 
 def define_calibration(spec: ProcessSpec) -> None:
-    """Define input and output of the calibration."""
+    """Define inputs and output of the calibration."""
+    spec.input_namespace(
+        'initial.judged',
+        valid_type=StructureSetData,
+        dynamic=True,
+        required=False,
+        help='By any key, labels with gamma and errors of what drove the walkers, such as an earlier campaign has.',
+    )
+    spec.input(
+        'initial.calibration',
+        valid_type=orm.Dict,
+        required=False,
+        help='The last calibration of an earlier campaign, of what drives the walkers of the first round.',
+    )
     spec.input(
         'calibration',
         valid_type=orm.Dict,
@@ -63,9 +77,12 @@ class CalibratedTraining(GuardedTraining, PacksSets):
 
     def setup_calibration(self) -> None:
         """Fill the context."""
-        self.ctx.thresholds, self.ctx.calibration = self.inputs.thresholds, None
+        initial = self.inputs.initial
+        self.ctx.thresholds, self.ctx.calibration = self.inputs.thresholds, initial.get('calibration')
         #: By round, its labels with gamma and errors of what drove the walkers in it; those of earlier rounds packed.
-        self.ctx.judged = {}
+        self.ctx.judged = {f'initial_{name}': node for name, node in initial.get('judged', {}).items()}
+        if self.ctx.calibration is not None:
+            self._place_break()
 
     def run_train(self) -> ToContext:
         """Submit the trainer, and the job that judges what drove the walkers by the labels of this round."""
@@ -100,7 +117,7 @@ class CalibratedTraining(GuardedTraining, PacksSets):
         return ToContext(**{self._judge_call: job})
 
     def calibrate(self) -> None:
-        """Fit what gamma means to what was judged in this round, and place gamma_break by it if that is asked for."""
+        """Fit what gamma means to what was judged in this round, and let walkers halt by it if that is asked for."""
         judged = self._find_judged()
         if judged is None:
             return
@@ -111,11 +128,15 @@ class CalibratedTraining(GuardedTraining, PacksSets):
             inputs['before'] = self.ctx.calibration
         self.ctx.calibration = self.result_of(str(Call(Stage.CALIBRATE, self.ctx.round)), calibrate_error, **inputs)
         self.ctx.judged = self.pack_sets('judged', {**self.ctx.judged, f'round_{self.ctx.round}': judged['judged']})
-        found = self.ctx.calibration.get_dict()
-        for sentence in found['sentences']:
+        for sentence in self.ctx.calibration['sentences']:
             self.report(f'round {self.ctx.round}: {sentence}')
+        if not self.ctx.converged:
+            self._place_break()
+
+    def _place_break(self) -> None:
+        """Place gamma_break by the calibration, if that is asked for."""
         halt_error = CalibrationSettings.load(self.inputs.calibration.get_dict()).halt_error
-        if halt_error is None or found['bound'] is None or self.ctx.converged:
+        if halt_error is None or self.ctx.calibration['bound'] is None:
             return
         self.ctx.thresholds = self.result_of(
             f'thresholds_{self.ctx.round}',

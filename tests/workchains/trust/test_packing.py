@@ -90,3 +90,16 @@ def test_labels_are_packed_and_keep_their_names(campaign):
     known = find_standard(potential, {f'initial_{name}': node for name, node in initial.items()})
     assert set(known['parts']) == {f'initial_{name}' for name in initial}
     assert known['parts']['initial_round_2'] == parts['round_2']
+
+    # what was found out about gamma goes on, too
+    further = run_get_node(extension)[1]
+    assert further.exit_status == 501, further.exit_message
+    calls |= {f'further_{link.link_label}': link.node for link in further.base.links.get_outgoing().all()}
+    given = calls['further_calibrate_1'].inputs
+    assert given.before.uuid == campaign.outputs.calibration.uuid
+    assert given.initial_pack_round_1.uuid == calls['calibrate_3'].inputs.pack_round_1.uuid
+    assert given.initial_round_3.uuid == calls['calibrate_3'].inputs.labels.uuid
+    assert len(given.labels) == calls['further_label_1'].outputs.labels.n_structures
+    again = build_extension(further, rounds=1).initial
+    assert set(again.judged) == {'initial_pack_round_1', 'initial_round_3', 'round_1'}
+    assert again.calibration.uuid == further.outputs.calibration.uuid
