@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import textwrap
 from typing import TYPE_CHECKING
@@ -69,8 +70,13 @@ def _to_text(sections: list[Section]) -> str:
 
 
 def _to_markdown(sections: list[Section]) -> str:
+    """Return the sections, and which node each number stands for: numbers are another in another profile."""
     parts: list[str] = []
     for number, section in enumerate(sections):
         parts.append(f'{"##" if number == 0 else "###"} {section.title}\n')
         parts += [f'- {sentence}' for sentence in section.sentences] + ['']
-    return '\n'.join(parts).rstrip()
+    named = {int(number) for number in re.findall(r'\w<(\d+)>', '\n'.join(parts))}
+    query = orm.QueryBuilder().append(orm.Node, filters={'id': {'in': sorted(named)}}, project=['id', 'uuid'])
+    parts += ['### Nodes\n', '| number here | UUID |', '|---|---|']
+    parts += [f'| {number} | {uuid} |' for number, uuid in sorted(query.all())]
+    return '\n'.join(parts)

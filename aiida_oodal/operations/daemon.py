@@ -13,6 +13,7 @@ from pathlib import Path
 
 import psutil
 from aiida import orm
+from aiida.brokers.zeromq import ZeromqBroker
 from aiida.brokers.zeromq.queue import PersistentQueue
 from aiida.engine.daemon.client import get_daemon_client
 from aiida.engine.processes.control import get_active_processes
@@ -20,7 +21,7 @@ from aiida.manage import get_manager
 from aiida.manage.configuration import get_config, get_profile
 from aiida.storage.psql_dos.backend import PsqlDosBackend
 from plumpy import ProcessState
-from plumpy.process_comms import create_continue_body
+from plumpy.process_comms import RemoteProcessThreadController, create_continue_body
 
 from aiida_oodal.engine.errors import OodalError
 from aiida_oodal.workchains.broker import broker_layout, look_at_broker, read_tasks
@@ -68,15 +69,25 @@ def require_task(process: orm.ProcessNode) -> None:
     A shell, a notebook or a script stays connected to the broker that it found first. Once the daemon is restarted,
     that one is gone, and what is sent to it is lost without an error.
     """
+    if _arrives(process):
+        return
+    # A connection beside that of the runner, which would not survive if its own was closed.
+    with ZeromqBroker(get_profile()) as broker:
+        controller = RemoteProcessThreadController(broker.get_communicator())
+        controller.continue_process(process.pk, nowait=False, no_reply=True)
+        _arrives(process)
+
+
+def _arrives(process: orm.ProcessNode) -> bool:
+    """Return whether the broker has a task for a process before long, or none is needed."""
     end = time.monotonic() + _ARRIVAL
     while time.monotonic() < end:
         tasks = read_tasks()
         # One that has been begun, or has ended, may have no task any more.
         if tasks is None or process.pk in tasks or process.process_state is not ProcessState.CREATED:
-            return
+            return True
         time.sleep(0.1)
-    get_manager().reset_broker()
-    get_manager().get_process_controller().continue_process(process.pk, nowait=False, no_reply=True)
+    return False
 
 
 class DaemonKeeper:

@@ -193,10 +193,12 @@ def check_that_a_status_waits_for_aiida_only(campaign, profile):
     assert 'hot: UNCERTAIN at step ' in done.stdout
 
 
-def test_one_campaign_is_compared_with_nothing():
+def test_of_one_campaign_all_settings_are_shown():
     ended = make_node(ProcessState.KILLED)
-    for pks in ([ended.pk], [ended.pk, ended.pk]):
-        assert 'give two campaigns or more, each once' in invoke('compare', *pks, code=1)
+    assert 'give each campaign once' in invoke('compare', ended.pk, ended.pk, code=1)
+    shown = invoke('compare', ended.pk)
+    assert 'max_rounds' in shown
+    assert 'the same in all' not in shown
 
 
 def test_stop_pause_and_resume_want_one_that_runs():

@@ -45,7 +45,8 @@ def test_a_cluster(campaign, link):
     assert f'AcePotentialData<{link.ignorant}> was made by TrainAceCalculation' in said
     assert f'γ of the centre was {link.gamma:.2f} in the snapshot' in said
     assert 'MD halts above 5' in said
-    assert f'This one was taken: {find_decision(campaign, cluster)["reason"]}.' in said
+    decision = find_decision(campaign, cluster)
+    assert f'This one, γ = {decision["gamma"]:.2f}, was taken: {decision["reason"]}.' in said
     key = cluster.base.extras.get('oodal_queue')['key']
     atoms = next(atoms for atoms in orm.load_node(link.labels) if atoms.info['queue_key'] == key)
     assert f'energy {atoms.info["REF_energy"]:.4f} eV' in said
@@ -53,9 +54,17 @@ def test_a_cluster(campaign, link):
     (judge,) = [node for node in campaign.called if node.base.attributes.get('process_label') == 'JudgeCalculation'][:1]
     judged = next(atoms for atoms in judge.outputs.judged if atoms.info['queue_key'] == key)
     errors = judged.arrays['force_error']
-    assert f'AcePotentialData<{link.ignorant}>, which drove the walker, was wrong there' in said
-    assert f'its force on the centre is off by {errors[0]:.3f} eV/Å' in said
+    driven = f'The force of AcePotentialData<{link.ignorant}>, which drove the walker, was off by'
+    assert f'{driven} {errors[0]:.3f} eV/Å on the centre' in said
     assert f'by {errors[cluster.force_mask > 0.5].max():.3f} at most' in said
+
+
+def test_a_frame_of_an_audit_is_told_of_by_walker_and_step(campaign):
+    (name,) = [name for name in campaign.outputs.labels if name.startswith('audit_')]
+    frame = campaign.outputs.labels[name].get_atoms(0).info
+    said = ask(frame['queue_key'])
+    assert f'It is the frame of walker {frame["walker"]} at step {frame["step"]}' in said
+    assert f'in the audit of round {name.removeprefix("audit_")} of CampaignWorkChain<{campaign.pk}>' in said
 
 
 def test_what_learned_it_first_is_named(link):

@@ -69,10 +69,10 @@ def status(campaign: str) -> None:
 
 
 @click.command(cls=ProfileCommand)
-@click.argument('campaigns', nargs=-1, required=True, metavar='CAMPAIGN CAMPAIGN...')
+@click.argument('campaigns', nargs=-1, required=True, metavar='CAMPAIGN...')
 @PROFILE
 def compare(campaigns: tuple[str, ...]) -> None:
-    """Show campaigns (PKs or UUIDs) side by side: what came out of each, and the settings that differ.
+    """Show campaigns (PKs or UUIDs) side by side: what came out of each, and the settings that differ, or all of one.
 
     \b
     Example: did the larger basis need fewer rounds
@@ -98,8 +98,9 @@ def compare(campaigns: tuple[str, ...]) -> None:
     for name, values in found.settings:
         table.add_row(escape(name), *map(escape, values))
     Console(highlight=False).print(table)
-    same = f'{found.n_equal} settings are the same in all'
-    click.echo(same if found.settings else f'No setting differs; {same}')
+    if len(found.pks) > 1:
+        same = f'{found.n_equal} settings are the same in all'
+        click.echo(same if found.settings else f'No setting differs; {same}')
 
 
 def _describe(found: CampaignStatus) -> list[tuple[str, list[str]]]:

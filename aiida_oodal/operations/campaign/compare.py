@@ -37,19 +37,22 @@ class Comparison:
 
 
 def compare_campaigns(campaigns: Sequence[orm.WorkChainNode]) -> Comparison:
-    """Compare campaigns, whatever their state.
+    """Compare campaigns, whatever their state; of a single one all settings are returned.
 
-    :raises OodalError: if there are fewer than two, or one twice.
+    :raises OodalError: if one is given twice.
     """
     pks = tuple(campaign.pk for campaign in campaigns)
-    if len(set(pks)) < max(2, len(pks)):
-        raise OodalError(f'give two campaigns or more, each once; got {", ".join(map(str, pks))}')
+    if len(set(pks)) < len(pks):
+        raise OodalError(f'give each campaign once; got {", ".join(map(str, pks))}')
     statuses = [read_status(campaign) for campaign in campaigns]
     hours = [count_core_hours(campaign) for campaign in campaigns]
     settings = [dict(_read_settings(campaign)) for campaign in campaigns]
     names = sorted({name for each in settings for name in each})
     rows = {name: [each.get(name, _Setting('', NOT_GIVEN)) for each in settings] for name in names}
-    differing = {name: row for name, row in rows.items() if len({setting.identity for setting in row}) > 1}
+    if len(pks) == 1:
+        differing = rows
+    else:
+        differing = {name: row for name, row in rows.items() if len({setting.identity for setting in row}) > 1}
     return Comparison(
         pks=pks,
         results=tuple((name, tuple(values)) for name, values in _list_results(statuses, hours)),

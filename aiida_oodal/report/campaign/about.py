@@ -130,7 +130,7 @@ def _describe_settings(inputs: Mapping[str, Any]) -> str:
 
 def _describe_validation(campaign: orm.WorkChainNode) -> str:
     if 'validation' not in campaign.inputs:
-        return 'none was given: the error on structures that are not trained on is not known'
+        return 'none was given'
     node = campaign.inputs.validation
     return f'{node.n_structures} structures with {node.n_atoms} atoms, {type(node).__name__} {node.pk}'
 

@@ -18,6 +18,7 @@ from aiida_oodal.data import ClusterData, MaceModelData, PotentialData, Structur
 from aiida_oodal.engine.errors import OodalError
 from aiida_oodal.engine.labels import ENERGY, FORCES, QUEUE_KEY
 from aiida_oodal.engine.thresholds import Thresholds
+from aiida_oodal.engine.trust.audit import WALKER
 from aiida_oodal.engine.trust.judge import ERROR
 from aiida_oodal.queue import QueueStatus
 from aiida_oodal.queue.entry import EXTRA, Entry
@@ -96,11 +97,28 @@ def _explain_structure(structure: orm.StructureData) -> Iterator[Section]:
     where = 'Nobody knows where it comes from: the node was stored by hand or imported without its past.'
     if job is not None:
         given = ', '.join(_name(node) for node in read_inputs(job).values() if isinstance(node, orm.Data))
-        where = f'It was made by {_name(job)}' + (f' from {given}.' if given else '.')
+        where = f'It was made by {_name(job)}' + (f' from {given}.' if given else '.') + _tell_audit(structure, job)
     count = len(structure.sites)
     told = f'It is a structure of {count} atom{"s" if count > 1 else ""}, which was labelled as a whole.'
     yield Section(f'{_name(structure)}: {structure.get_formula()}', (told, where))
     yield Section('What became of it', tuple(_tell_label(structure, np.ones(count, dtype=bool))))
+
+
+def _tell_audit(structure: orm.StructureData, job: orm.ProcessNode) -> str:
+    """Say of which walker a frame is that an audit had labelled; empty where it is of none."""
+    walk = _find_walk(job)
+    if walk is None or walk[1].stage is not Stage.AUDIT:
+        return ''
+    campaign, call = walk
+    links = job.base.links.get_outgoing(link_type=LinkType.CREATE).all()
+    name = next(link.link_label for link in links if link.node.uuid == structure.uuid)
+    frames = read_inputs(job).get('structures')
+    frame = frames.get_atoms(int(name.removeprefix('s'))).info if isinstance(frames, StructureSetData) else {}
+    which = f'of walker {frame[WALKER]} at step {frame["step"]}' if WALKER in frame else 'of a walker'
+    return (
+        f' It is the frame {which}, labelled to find out whether the end of that walker can be believed, in the audit '
+        f'of round {call.round} of {_name(campaign)} {campaign.label!r}.'
+    )
 
 
 def _explain_cut(cluster: ClusterData, job: orm.ProcessNode) -> Iterator[Section]:
@@ -226,10 +244,14 @@ def _tell_selection(cluster: ClusterData, campaign: orm.WorkChainNode, call: Cal
     names = {node.uuid: key for key, node in select.inputs.candidates.items()}
     mine, decisions = names.get(cluster.uuid), selection['decisions']
     taken = [key for key, decision in decisions.items() if decision['taken']]
-    yield f'{_name(select)} chose {len(taken)} of {len(decisions)} candidates of that round.'
+    yield (
+        f'{_name(select)} chose {len(taken)} of {len(decisions)} candidates of that round, one after the other: what '
+        'is taken counts as known when the next one is graded.'
+    )
     for key, decision in sorted(decisions.items(), key=lambda item: (item[0] != mine, item[0])):
         what = 'This one' if key == mine else f'{_name(select.inputs.candidates[key])} ({key})'
-        yield f'{what} was {"taken" if decision["taken"] else "left out"}: {decision["reason"]}.'
+        grade = f', γ = {decision["gamma"]:.2f}' if decision.get('gamma') is not None else ''
+        yield f'{what}{grade}, was {"taken" if decision["taken"] else "left out"}: {decision["reason"]}.'
 
 
 def _called(campaign: orm.WorkChainNode, call: Call) -> orm.ProcessNode | None:
@@ -274,10 +296,10 @@ def _tell_judgement(labels: StructureSetData, key: str, core: NDArray[np.bool_],
     atoms = next(atoms for atoms in judged if atoms.info[QUEUE_KEY] == key)
     errors, whom = atoms.arrays[ERROR], find_grader(read_inputs(judged.creator))
     rms = float(np.sqrt(np.mean(errors[core] ** 2)))
-    centre = f'on the centre is off by {errors[0]:.3f} eV/Å, on core atoms' if has_centre else 'is off'
+    centre = f'was off by {errors[0]:.3f} eV/Å on the centre, on core atoms' if has_centre else 'was off'
     yield (
-        f'{_name(whom)}, which drove the walker, was wrong there: its force {centre} by {rms:.3f} '
-        f'{"" if has_centre else "eV/Å "}(root mean square) and by {errors[core].max():.3f} at most.'
+        f'The force of {_name(whom)}, which drove the walker, {centre} by {rms:.3f} '
+        f'{"" if has_centre else "eV/Å "}(root mean square of the lengths) and by {errors[core].max():.3f} at most.'
     )
 
 
