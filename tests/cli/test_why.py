@@ -100,8 +100,11 @@ def test_markdown(link):
     done = CliRunner().invoke(main, ['why', '--markdown', str(link.cluster)])
     lines = done.output.splitlines()
     assert lines[0].startswith(f'## ClusterData<{link.cluster}>')
-    assert sum(line.startswith('### ') for line in lines) == 4
-    assert all(not line or line.startswith(('## ', '### ', '- ')) for line in lines)
+    assert sum(line.startswith('### ') for line in lines) == 5
+    assert all(not line or line.startswith(('## ', '### ', '- ', '| ', '|---')) for line in lines)
+    # a supplement is read where the numbers mean nothing
+    assert f'| {link.cluster} | {orm.load_node(link.cluster).uuid} |' in lines
+    assert f'| {link.md} | {orm.load_node(link.md).uuid} |' in lines
 
 
 def test_what_cannot_be_explained_is_refused(campaign):
