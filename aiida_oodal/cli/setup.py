@@ -50,7 +50,10 @@ def profile(name: str, email: str, postgresql: str | None, rabbitmq: str | None)
 @click.option('--preset', required=True, help='Which template: a100-slurm, or local for this machine without Slurm.')
 @click.option('--label', help='Label of the computer in AiiDA.  [default: the preset; localhost for local]')
 @click.option('--host', default='localhost', show_default=True, help='localhost, or a Host of ~/.ssh/config.')
-@click.option('--work-dir', help='Where jobs run: absolute, {username} allowed.  [default here: ~/aiida_run]')
+@click.option(
+    '--work-dir',
+    help='Where jobs run: absolute, {username} allowed.  [default here: aiida_run in AIIDA_PATH or at home]',
+)
 @click.option('--partition', help='Slurm partition.  [default: a100]')
 @click.option('--cpu-partition', help='Partition of jobs that need no GPU (MD, labels, training of ACE).')
 @click.option('--memory', help='Memory per job.  [default: 60G]')

@@ -40,7 +40,7 @@ def check_installation(label: str | None) -> Iterator[Finding]:
     try:
         computers = find_computers(label)
     except OodalError as error:
-        yield Finding('computer', False, str(error), 'aiida-oodal setup computer --preset a100-slurm')
+        yield Finding('computer', False, str(error), 'aiida-oodal setup computer --preset local')
         return
     for computer in computers:
         yield from check_computer(computer)

@@ -63,6 +63,7 @@ def submit_once(label: str, build: Callable[[], ProcessBuilder]) -> orm.ProcessN
         if not found:
             return process
     if existing:
+        require_valid(builder.process_class, builder._inputs(prune=True))  # a name that is misspelt is no other input
         raise OodalError(_describe_other(label, existing[0], differences[0]))
     check_computers(builder)
     check_codes(builder)

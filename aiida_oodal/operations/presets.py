@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 from collections.abc import Mapping
@@ -173,8 +174,9 @@ def describe_options(options: Mapping[str, Any]) -> str:
 
 
 def default_work_dir(host: str) -> str | None:
-    """Return where jobs run on this machine; elsewhere only the user knows."""
-    return str(Path.home() / 'aiida_run') if host == 'localhost' else None
+    """Return where jobs run on this machine, beside what AiiDA keeps; elsewhere only the user knows."""
+    home = os.environ.get('AIIDA_PATH', '').split(os.pathsep)[0] or Path.home()
+    return str(Path(home).absolute() / 'aiida_run') if host == 'localhost' else None
 
 
 def find_waste(preset: str, settings: ComputerSettings) -> str | None:

@@ -349,8 +349,8 @@ def _doubt_size(inputs: Mapping[str, Any], carve: CarveSettings) -> list[str]:
         return []
     return [
         f'a cluster, a cube with an edge of {edge:g} angstrom, is larger than the cell of its walker, and its label '
-        f'dearer than that of the whole frame: {", ".join(small)}. Give larger cells, or a smaller radius and buffer '
-        'for carve'
+        f'dearer than that of the whole frame: {", ".join(small)}. Give larger cells, or carve settings with a smaller '
+        f'radius (now {carve.radius:g}) and buffer (now {carve.buffer:g}); the edge must exceed twice the cutoff'
     ]
 
 

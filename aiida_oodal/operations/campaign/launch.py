@@ -51,7 +51,7 @@ def launch_campaign(
         if builder.process_class is CampaignWorkChain:
             inputs = CampaignWorkChain.spec().inputs.pre_process(builder._inputs(prune=True))
             for doubt in find_doubts(inputs):
-                say(f'{name}: {doubt}')
+                say(f'{name}: warning, nothing that stops it: {doubt}')
         broken = [finding for finding in _find_new(builder, checked) if not finding.ok]
         for finding in broken:
             say(str(finding))

@@ -53,8 +53,8 @@ def list_errors(history: CampaignHistory) -> tuple[list[str], list[int], list[di
     """Return the elements, the trainings that are shown, and a row for each labelled set of the last training.
 
     :return: of each row ``name``, ``role``, ``n_structures``, ``energy_rmse`` [meV/atom], ``stress_rmse`` [GPa],
-        ``force_rmse`` and ``by_element`` [meV/angstrom], and ``by_training``, the force errors of the potentials of the
-        trainings that are shown [meV/angstrom]; None where nothing is known.
+        ``force_rmse``, ``core`` (core atoms of clusters) and ``by_element`` [meV/angstrom], and ``by_training``, the
+        force errors of the potentials of the trainings that are shown [meV/angstrom]; None where nothing is known.
     """
     if not history.trainings:
         return [], [], []
@@ -66,6 +66,7 @@ def list_errors(history: CampaignHistory) -> tuple[list[str], list[int], list[di
             'name': name,
             'role': part.get('role', ''),
             **{key: part.get(key) for key in ('n_structures', 'force_rmse', 'energy_rmse', 'stress_rmse')},
+            'core': (part.get('core') or {}).get('force_rmse'),
             'by_element': [(part.get('by_element') or {}).get(element, {}).get('force_rmse') for element in elements],
             'by_training': [parts[number].get(name, {}).get('force_rmse') for number in shown],
         }
