@@ -68,14 +68,21 @@ def require_task(process: orm.ProcessNode) -> None:
 
     A shell, a notebook or a script stays connected to the broker that it found first. Once the daemon is restarted,
     that one is gone, and what is sent to it is lost without an error.
+
+    :raises OodalError: if there is no broker that takes it.
     """
     if _arrives(process):
         return
     # A connection beside that of the runner, which would not survive if its own was closed.
-    with ZeromqBroker(get_profile()) as broker:
+    with suppress(ConnectionError), ZeromqBroker(get_profile()) as broker:
         controller = RemoteProcessThreadController(broker.get_communicator())
         controller.continue_process(process.pk, nowait=False, no_reply=True)
-        _arrives(process)
+        if _arrives(process):
+            return
+    raise OodalError(
+        f'{process.process_label}<{process.pk}> was stored, but the daemon or its broker is dead and does not take it: '
+        '`aiida-oodal doctor --fix` starts them again and gives it its task'
+    )
 
 
 def _arrives(process: orm.ProcessNode) -> bool:

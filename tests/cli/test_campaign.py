@@ -193,10 +193,9 @@ def check_that_a_status_waits_for_aiida_only(campaign, profile):
     assert 'hot: UNCERTAIN at step ' in done.stdout
 
 
-def test_of_one_campaign_all_settings_are_shown():
-    ended = make_node(ProcessState.KILLED)
-    assert 'give each campaign once' in invoke('compare', ended.pk, ended.pk, code=1)
-    shown = invoke('compare', ended.pk)
+def test_of_one_campaign_all_settings_are_shown(campaign):
+    assert 'give each campaign once' in invoke('compare', campaign.pk, campaign.pk, code=1)
+    shown = invoke('compare', campaign.pk)
     assert 'max_rounds' in shown
     assert 'the same in all' not in shown
 
