@@ -65,9 +65,7 @@ def submit_once(label: str, build: Callable[[], ProcessBuilder]) -> orm.ProcessN
     if existing:
         require_valid(builder.process_class, builder._inputs(prune=True))  # a name that is misspelt is no other input
         raise OodalError(_describe_other(label, existing[0], differences[0]))
-    check_computers(builder)
-    check_codes(builder)
-    check_calculators(builder)
+    require_places(builder)
     builder.metadata.label = label
     return submit_process(builder)
 
@@ -188,6 +186,16 @@ def require_daemon(process: orm.ProcessNode) -> None:
     """
     if not process.is_terminated and not get_daemon_client().is_daemon_running:
         raise NoDaemonError(f'{process.process_label}<{process.pk}> has not ended')
+
+
+def require_places(builder: ProcessBuilder) -> None:
+    """Refuse computers and codes that cannot run the jobs of a process.
+
+    :raises OodalError: naming what it is, what it lacks and the way out.
+    """
+    check_computers(builder)
+    check_codes(builder)
+    check_calculators(builder)
 
 
 def check_computers(builder: ProcessBuilder) -> None:

@@ -81,6 +81,13 @@ def test_an_imported_campaign_is_told_of_in_the_same_words(campaign, aiida_profi
         assert pairs <= set(pks.items()), asked
     assert 'LABELLED' in here['status']
 
+    # a dry run finds what the real one would
+    words = [str(BIN / 'aiida-oodal'), 'campaign', 'extend', campaign.uuid, '--set', 'md.steps=100', '--dry-run']
+    environment = os.environ | {'AIIDA_PATH': str(home)}
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 1, done.stdout
+    assert 'is not configured, as after the import of an archive' in ' '.join(done.stderr.split())
+
 
 def test_an_entry_that_another_campaign_asked_for_first_is_counted_after_import(tmp_path):
     level = LevelOfTheory('oodal.label.toy', {'of': str(tmp_path)})

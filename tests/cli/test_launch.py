@@ -102,6 +102,14 @@ def test_what_a_dry_run_could_not_hold_back_is_refused(tmp_path, text, message):
     assert message in invoke('campaign', 'launch', tmp_path / 'script.py', '--dry-run', code=1)
 
 
+def test_a_file_that_a_script_lacks_is_told_in_one_line(tmp_path):
+    script = tmp_path / 'script.py'
+    script.write_text("import ase.io\nase.io.read('randum.cif')\n")
+    said = invoke('campaign', 'launch', script, code=1)
+    assert f"{script}, line 2: FileNotFoundError: [Errno 2] No such file or directory: 'randum.cif'" in said
+    assert 'Traceback' not in said
+
+
 def test_a_script_has_to_leave_its_campaign(tmp_path):
     node = orm.WorkChainNode(process_type=CAMPAIGN, label='cu')
     node.store()

@@ -8,7 +8,16 @@ from pathlib import Path
 
 import pytest
 from aiida.engine import run_get_node
-from aiida.orm import CalcFunctionNode, Computer, Dict, InstalledCode, QueryBuilder, StructureData, load_node
+from aiida.orm import (
+    CalcFunctionNode,
+    Computer,
+    Dict,
+    InstalledCode,
+    QueryBuilder,
+    StructureData,
+    WorkChainNode,
+    load_node,
+)
 from ase.build import bulk
 from machine import LMP, require
 
@@ -18,6 +27,7 @@ from aiida_oodal.calculations.make_crystals import make_crystals
 from aiida_oodal.calculations.md import MdCalculation
 from aiida_oodal.data import StructureSetData
 from aiida_oodal.engine.errors import OodalError
+from aiida_oodal.engine.label.calculators import label_structure, make_calculator
 from aiida_oodal.operations.launch import (
     NoDaemonError,
     check_codes,
@@ -109,6 +119,28 @@ def test_a_script_that_was_changed_is_told_what_differs_and_how_to_start_anew(bu
     subprocess.run(words, check=True, capture_output=True)
     assert load_node(node.uuid).label == f'launch: changed ({node.pk})'
     assert not QueryBuilder().append(type(node), filters={'label': 'launch: changed'}).count()
+
+
+def test_a_name_that_is_misspelt_is_told_before_the_label(engine_code, localhost):
+    """The label is that of a campaign that ran; what is misspelt would be one more input that differs."""
+    WorkChainNode(label='launch: misspelt', process_type='aiida.workflows:oodal.campaign').store()
+    cell = bulk('Cu', cubic=True, a=3.6).repeat(2)
+    walker = {'structure': StructureSetData([cell]), 'settings': {'ensemble': 'nvt', 'temprature': 300}}
+
+    def build():
+        return CampaignWorkChain.get_builder_from_protocol(
+            code=engine_code,
+            computer=localhost,
+            walkers={'hot': walker},
+            initial_labels=StructureSetData([label_structure(cell, make_calculator({'calculator': 'emt'}))]),
+            overrides={'label': {'calculator': {'calculator': 'emt'}}},
+        )
+
+    with pytest.raises(OodalError, match="did you mean 'temperature'"):
+        submit_once('launch: misspelt', build)
+    walker['settings'] = {'ensemble': 'nvt', 'temperature': 300}
+    with pytest.raises(OodalError, match='give this one another label'):
+        submit_once('launch: misspelt', build)
 
 
 def test_one_of_several_processes_of_a_label_is_found_by_its_inputs(build):

@@ -1,6 +1,8 @@
 """Presets of computers: nothing here asks a machine."""
 
+import os
 from importlib.metadata import entry_points
+from pathlib import Path
 
 import pytest
 
@@ -8,6 +10,7 @@ from aiida_oodal.calculations.job.engine_job import EngineCalculation
 from aiida_oodal.engine.errors import OodalError
 from aiida_oodal.operations.presets import (
     ComputerSettings,
+    default_work_dir,
     find_waste,
     list_presets,
     memory_kb,
@@ -16,6 +19,14 @@ from aiida_oodal.operations.presets import (
 )
 
 SLURM = {'label': 'cluster', 'host': 'login.cluster', 'work_dir': '/scratch/{username}/aiida'}
+
+
+def test_jobs_of_this_machine_run_beside_what_aiida_keeps(monkeypatch, tmp_path):
+    monkeypatch.setenv('AIIDA_PATH', f'{tmp_path}{os.pathsep}/elsewhere')
+    assert default_work_dir('localhost') == str(tmp_path / 'aiida_run')
+    monkeypatch.delenv('AIIDA_PATH')
+    assert default_work_dir('localhost') == str(Path.home() / 'aiida_run')
+    assert default_work_dir('login.cluster') is None
 
 
 def test_every_preset_renders():

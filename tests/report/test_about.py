@@ -1,6 +1,7 @@
 """The sentences and tables of a campaign's page, for campaigns that are told by hand."""
 
 from aiida_oodal.report.campaign.about import MOST_TRAININGS, list_errors
+from aiida_oodal.report.campaign.figures import draw_errors
 from aiida_oodal.report.campaign.history import CampaignHistory, Round, WalkerRun
 from aiida_oodal.report.campaign.page import summarise
 
@@ -22,6 +23,13 @@ def test_an_error_that_was_larger_in_between_is_told():
 
 def test_without_a_validation_set_no_error_is_told():
     assert 'force error' not in summarise(make_history([None, None]))
+
+
+def test_the_learning_curve_has_an_axis_of_errors_only_with_a_validation_set():
+    training = {'training': {'n_atoms': 40}}
+    assert [trace.name for trace in draw_errors(make_history([None], **training)).data] == ['labelled atoms']
+    judged = draw_errors(make_history([30.0], **training, validation={'force_rmse': 30.0}))
+    assert [trace.name for trace in judged.data] == ['labelled atoms', 'force RMSE']
 
 
 def part(al, cu=None, **more):

@@ -32,8 +32,10 @@ def launch(script: Path, force: bool, only_check: bool) -> None:
 
     try:
         campaign = launch_campaign(script, click.echo, force=force, dry_run=only_check)
-    except (AiidaException, OSError, ValueError) as error:
-        # Refused inputs are a ValueError, and so is every OodalError: the message is what helps, as of a missing file.
+    except OSError as error:
+        raise click.ClickException(f'{name_place(error, script)}: {error}') from error
+    except (AiidaException, ValueError) as error:
+        # Refused inputs are a ValueError, and so is every OodalError: the message is what helps.
         raise click.ClickException(str(error) or name_place(error, script)) from error
     if campaign is None:
         return
@@ -154,7 +156,7 @@ def extend(
       aiida-oodal campaign extend 1234 --walker slab=slab.cif --set walkers.slab.temperature=[300,900]
     """  # noqa: D301
     from aiida_oodal.operations.campaign.extend import build_extension
-    from aiida_oodal.operations.launch import check_computers, submit_once
+    from aiida_oodal.operations.launch import require_places, submit_once
 
     with plain_errors():
         node = _find(campaign)
@@ -165,8 +167,8 @@ def extend(
             changes['schedule'] = _read_yaml('--schedule', schedule)
         builder = build_extension(node, changes, rounds)
         click.echo(_describe(builder))
-        check_computers(builder)
         if dry_run:
+            require_places(builder)
             return
         name = label or f'{node.label or "campaign"}, going on from {node.pk}'
         extension = submit_once(name, lambda: builder)

@@ -93,11 +93,10 @@ def _begin(campaign: orm.WorkChainNode, left: Left, initial: Mapping[str, Any]) 
         begin['structures'] = initial['structures']
     elif left.waiting:
         begin['clusters'] = left.waiting
-    train = bool(left.learned) and (left.is_behind or 'clusters' in begin)
-    begin['train'] = orm.Bool(train)
+    begin['train'] = orm.Bool(bool(left.learned) and (left.is_behind or 'clusters' in begin))
     if left.judged:
         begin['judged'] = left.judged
-    if left.calibration is not None and not train:  # it is about what drove the last walkers
+    if left.calibration is not None:
         begin['calibration'] = left.calibration
     return begin
 

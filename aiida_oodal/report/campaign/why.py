@@ -105,7 +105,7 @@ def _explain_structure(structure: orm.StructureData) -> Iterator[Section]:
 
 
 def _tell_audit(structure: orm.StructureData, job: orm.ProcessNode) -> str:
-    """Say of which walker a frame is that an audit had labelled; empty where it is of none."""
+    """Say which frame of which walker it is if an audit asked for its label; else return an empty text."""
     walk = _find_walk(job)
     if walk is None or walk[1].stage is not Stage.AUDIT:
         return ''

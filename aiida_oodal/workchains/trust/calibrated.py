@@ -34,7 +34,7 @@ def define_calibration(spec: ProcessSpec) -> None:
         'initial.calibration',
         valid_type=orm.Dict,
         required=False,
-        help='The last calibration of an earlier campaign, of what drives the walkers of the first round.',
+        help='The last calibration of an earlier campaign, which stands for that of the round before the first.',
     )
     spec.input(
         'calibration',
