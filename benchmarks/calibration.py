@@ -44,8 +44,8 @@ from aiida_oodal.engine.evaluator import open_forces, open_grader
 from aiida_oodal.engine.label.calculators import label_structure, make_calculator
 from aiida_oodal.engine.label.crystals import strained_crystals
 from aiida_oodal.engine.trust.bound import ErrorBound
-from aiida_oodal.engine.trust.calibration import CalibrationSettings, Sample, cover, cross_validate
-from aiida_oodal.engine.trust.judge import grade_structures, judge_structures
+from aiida_oodal.engine.trust.calibration import CalibrationSettings, Sample, cover, cross_validate, fit_bound
+from aiida_oodal.engine.trust.judge import ERROR, GAMMA, STRUCTURE, grade_structures, judge_structures
 
 TEMPERATURES = (600.0, 1200.0, 1800.0, 2400.0)
 WAYS = ('validation and labels', 'labels', 'round before', 'own labels')
@@ -56,13 +56,13 @@ SETTINGS = CalibrationSettings()
 class Judged:
     """What one potential of one seed says of labelled sets.
 
-    :param samples: by what the atoms are from: ``snapshots``, ``validation``, ``own labels``; ``labels``, where its
-        walkers halted; ``last frames``, where they did not.
+    :param samples: the atoms of each structure, by what they are from: ``snapshots``, ``validation``, ``own labels``;
+        ``labels``, where its walkers halted; ``last frames``, where they did not.
     """
 
     seed: int
     round: int
-    samples: dict[str, Sample] = field(default_factory=dict)
+    samples: dict[str, list[Sample]] = field(default_factory=dict)
 
 
 def make_material(seed: int, steps: int) -> tuple[Material, list[Atoms]]:
@@ -85,7 +85,7 @@ def make_material(seed: int, steps: int) -> tuple[Material, list[Atoms]]:
     return material, validation
 
 
-def judge(trained: Trained, frames: Sequence[Atoms]) -> Sample:
+def judge(trained: Trained, frames: Sequence[Atoms]) -> list[Sample]:
     """Compare a potential with labels as the judging job of a campaign does."""
     copies = [atoms.copy() for atoms in frames]
     judge_structures(open_forces(trained.learned, Path()), trained.learned['elements'], copies)
@@ -124,11 +124,12 @@ def heal(seed: int, options: argparse.Namespace) -> Iterator[Judged]:
 
 def save(judged: Judged, folder: Path) -> None:
     """Keep what was judged."""
-    arrays = {
-        f'{name}, {what}': values
-        for name, sample in judged.samples.items()
-        for what, values in (('gamma', sample.gamma), ('error', sample.error))
-    }
+    arrays = {}
+    for name, samples in judged.samples.items():
+        joined = Sample.join(samples)
+        rows = np.repeat(np.arange(len(samples)), [len(sample.gamma) for sample in samples])
+        for kind, values in ((GAMMA, joined.gamma), (ERROR, joined.error), (STRUCTURE, rows)):
+            arrays[f'{name}, {kind}'] = values
     np.savez(folder / f'{judged.seed}_{judged.round}.npz', allow_pickle=False, **arrays)
 
 
@@ -137,47 +138,40 @@ def load(path: Path) -> Judged:
     seed, number = map(int, path.stem.split('_'))
     with np.load(path, allow_pickle=False) as arrays:
         names = dict.fromkeys(key.rsplit(', ', 1)[0] for key in arrays)
-        samples = {name: Sample(arrays[f'{name}, gamma'], arrays[f'{name}, error']) for name in names}
+        kinds = (GAMMA, ERROR, STRUCTURE)
+        samples = {name: Sample.of_arrays({kind: arrays[f'{name}, {kind}'] for kind in kinds}) for name in names}
     return Judged(seed, number, samples)
 
 
 def run_seed(seed: int, folder: Path, options: argparse.Namespace) -> None:
     for judged in heal(seed, options):
         save(judged, folder)
-        found = ', '.join(f'{name} {len(sample.gamma)}' for name, sample in judged.samples.items())
+        found = ', '.join(f'{name} {len(Sample.join(parts).gamma)}' for name, parts in judged.samples.items())
         print(f'seed {seed}, potential {judged.round}: {found}', flush=True)
 
 
-def find_labels(judged: Judged) -> Sample:
+def find_labels(judged: Judged) -> list[Sample]:
     """Return what a campaign has labelled in this round: clusters or, if no walker halted, last frames."""
     return judged.samples['labels' if 'labels' in judged.samples else 'last frames']
-
-
-def divide(judged: Judged) -> list[Sample]:
-    """Return the validation atoms of each structure; all have the same number of atoms."""
-    sample, count = judged.samples['validation'], 4 * len(TEMPERATURES)
-    return [
-        Sample(*parts) for parts in zip(*(np.split(each, count) for each in (sample.gamma, sample.error)), strict=True)
-    ]
 
 
 def fit_all(history: Sequence[Judged]) -> tuple[dict[str, ErrorBound], float | None]:
     """Fit the bound for the last potential in every way, and return what a campaign says of the first one."""
     last = history[-1]
-    labels = [find_labels(judged) for judged in history]
+    earlier = [sample for judged in history[:-1] for sample in find_labels(judged)]
+    labels = [*earlier, *find_labels(last)]
     samples = {
-        'validation and labels': [*labels, last.samples['validation']],
+        'validation and labels': [*labels, *last.samples['validation']],
         'labels': labels,
-        'round before': [*labels[:-1], *(judged.samples['validation'] for judged in history[-2:-1])],
-        'own labels': [last.samples['own labels']],
+        'round before': [*earlier, *(sample for judged in history[-2:-1] for sample in judged.samples['validation'])],
+        'own labels': last.samples['own labels'],
     }
-    joined = {way: Sample.join(parts) for way, parts in samples.items()}
     bounds = {
-        way: ErrorBound.fit(sample.gamma, sample.error, SETTINGS.coverage)
-        for way, sample in joined.items()
-        if len(sample.gamma) >= SETTINGS.least_atoms
+        way: fit_bound(parts, SETTINGS.coverage)
+        for way, parts in samples.items()
+        if sum(len(sample.gamma) for sample in parts) >= SETTINGS.least_atoms
     }
-    return bounds, cross_validate(labels, divide(last), SETTINGS)
+    return bounds, cross_validate(labels, last.samples['validation'], SETTINGS)
 
 
 def report(found: Sequence[Judged]) -> None:
@@ -192,7 +186,7 @@ def report(found: Sequence[Judged]) -> None:
     for judged in found:
         history = [each for each in found if each.seed == judged.seed and each.round <= judged.round]
         bounds, foretold = fit_all(history)
-        new = judged.samples['snapshots']
+        new = Sample.join(judged.samples['snapshots'])
         covered = {way: 100 * cover(bound, new) for way, bound in bounds.items()}
         middle, high = np.quantile(new.gamma, [0.5, 0.95])
         line = [

@@ -31,7 +31,7 @@ def calibrate_error(
     found = calibrate(
         Sample.of_structures(list(labels)),
         CalibrationSettings.load(settings.get_dict()),
-        earlier=[Sample.of_structures(list(node)) for _, node in sorted(earlier.items())],
+        earlier=[sample for _, node in sorted(earlier.items()) for sample in Sample.of_structures(list(node))],
         validation=Sample.of_arrays(arrays) if arrays else (),
         before=None if before is None else before.get_dict(),
     )

@@ -73,7 +73,7 @@ def list_calibrations(history: CampaignHistory) -> list[dict[str, Any]]:
 
 def read_sample(entry: Round) -> Sample:
     """Return the atoms that were judged in a round, those of the validation set among them."""
-    samples = [Sample.of_structures(list(entry.judged['judged']))] if 'judged' in entry.judged else []
+    samples = Sample.of_structures(list(entry.judged['judged'])) if 'judged' in entry.judged else []
     if (validation := entry.judged.get('judged_validation')) is not None:
         samples.append(Sample(validation.get_array(GAMMA), validation.get_array(ERROR)))
     return Sample.join(samples)

@@ -15,6 +15,7 @@ from aiida_oodal.engine.trust.calibration import (
     calibrate,
     cover,
     explain_break,
+    fit_bound,
     place_break,
 )
 
@@ -68,41 +69,74 @@ def in_parts(sample, count):
 
 def test_the_bound_before_is_tested_on_labels_it_has_not_seen():
     settings = CalibrationSettings()
-    first = calibrate(draw(500, 1), settings)
+    first = calibrate([draw(500, 1)], settings)
     assert (first['on_labels'], first['on_validation'], first['n_labels'], first['n_atoms']) == (None, None, 500, 500)
-    second = calibrate(draw(400, 2), settings, earlier=[draw(500, 1)], before=first)
+    second = calibrate([draw(400, 2)], settings, earlier=[draw(500, 1)], before=first)
     assert second['on_labels'] == pytest.approx(0.9, abs=0.05)
     assert (second['n_labels'], second['n_atoms']) == (400, 900)
-    worse = calibrate(draw(400, 4, scale=3.0), settings, before=second)
+    worse = calibrate([draw(400, 4, scale=3.0)], settings, before=second)
     assert worse['on_labels'] < 0.5
     assert f'{100 * worse["on_labels"]:.0f} % of 400 atoms that were labelled in this round' in worse['sentences'][1]
+
+
+def draw_alike(count, atoms, seed):
+    """Structures that differ more from each other than their atoms do."""
+    scales = np.random.default_rng(seed).lognormal(0.0, 0.3, count)
+    return [draw(atoms, 1000 * seed + row, scale) for row, scale in enumerate(scales)]
+
+
+def test_a_few_structures_of_many_atoms_promise_no_more_than_they_know():
+    shares = {'atoms': [], 'structures': []}
+    new = Sample.join(draw_alike(2000, 20, 99))
+    for seed in range(40):
+        known = draw_alike(12, 100, seed)
+        joined = Sample.join(known)
+        shares['atoms'].append(cover(ErrorBound.fit(joined.gamma, joined.error, 0.9), new))
+        shares['structures'].append(cover(fit_bound(known, 0.9), new))
+    assert np.mean(np.array(shares['structures']) < 0.88) < 0.6 * np.mean(np.array(shares['atoms']) < 0.88)
+    assert 0.9 < np.mean(shares['structures']) < 0.95
+
+
+def test_many_structures_that_are_alike_get_the_quantile_itself():
+    known = in_parts(draw(20000, 1), 200)
+    joined = Sample.join(known)
+    strict, plain = fit_bound(known, 0.9), ErrorBound.fit(joined.gamma, joined.error, 0.9)
+    assert cover(strict, joined) - cover(plain, joined) == pytest.approx(0.0021, abs=0.001)  # sqrt(0.9 * 0.1 / 20000)
+    one = fit_bound([joined], 0.9)
+    assert one.plain() == plain.plain()  # one structure says nothing of the spread
+
+
+def test_the_bound_is_never_that_of_all_atoms():
+    strange = [draw(100, 1), draw(100, 2, scale=100.0)]
+    joined = Sample.join(strange)
+    assert cover(fit_bound(strange, 0.9), joined) < 0.97
 
 
 def test_a_validation_set_tests_bounds_that_were_fitted_without_it():
     settings = CalibrationSettings()
     validation = in_parts(draw(1500, 3), 15)
-    found = calibrate(draw(100, 2), settings, validation=validation)
+    found = calibrate([draw(100, 2)], settings, validation=validation)
     assert found['on_validation'] == pytest.approx(0.9, abs=0.03)
     assert (found['n_validation'], found['n_atoms']) == (1500, 1600)
     assert 'observed: 9' in found['sentences'][1]
     # Errors that nothing else has are not below a bound that has not seen them.
     strange = [Sample(each.gamma, 100.0 * each.error) for each in validation[::5]]
     validation[::5] = strange
-    assert calibrate(draw(100, 2), settings, validation=validation)['on_validation'] < 0.85
-    assert calibrate(draw(200, 2), settings, validation=validation[:4])['on_validation'] is None
-    assert calibrate(draw(90, 2), settings, validation=in_parts(draw(11, 5), 5))['on_validation'] is None
+    assert calibrate([draw(100, 2)], settings, validation=validation)['on_validation'] < 0.85
+    assert calibrate([draw(200, 2)], settings, validation=validation[:4])['on_validation'] is None
+    assert calibrate([draw(90, 2)], settings, validation=in_parts(draw(11, 5), 5))['on_validation'] is None
 
 
 def test_too_few_atoms_say_nothing_and_leave_the_bound_before():
     settings = CalibrationSettings(least_atoms=100)
-    few = calibrate(draw(99, 1), settings)
+    few = calibrate([draw(99, 1)], settings)
     assert few['bound'] is None
     assert few['sentences'] == ['99 judged atoms are too few to say what gamma means in eV/angstrom']
-    known = calibrate(draw(100, 1), settings)
-    later = calibrate(draw(99, 2), settings, before=known)
+    known = calibrate([draw(100, 1)], settings)
+    later = calibrate([draw(99, 2)], settings, before=known)
     assert later['bound'] == known['bound']
     assert later['on_labels'] == pytest.approx(0.9, abs=0.1)
-    assert calibrate(draw(200, 3), settings, before=few)['on_labels'] is None
+    assert calibrate([draw(200, 3)], settings, before=few)['on_labels'] is None
 
 
 def test_a_validation_set_has_a_sample_for_each_structure():
@@ -122,10 +156,10 @@ def test_core_atoms_of_clusters_and_all_atoms_of_frames_count():
         atoms.set_array('gamma', np.array([1.0, 2.0, 3.0]))
         atoms.set_array('force_error', np.array([0.1, 0.2, 0.3]))
     cluster.set_array('force_mask', np.array([1.0, 0.0, 1.0]))
-    sample = Sample.of_structures([frame, cluster])
-    assert sample.gamma.tolist() == [1.0, 2.0, 3.0, 1.0, 3.0]
-    assert sample.error.tolist() == [0.1, 0.2, 0.3, 0.1, 0.3]
-    assert len(Sample.of_structures([]).gamma) == 0
+    samples = Sample.of_structures([frame, cluster])
+    assert [sample.gamma.tolist() for sample in samples] == [[1.0, 2.0, 3.0], [1.0, 3.0]]
+    assert [sample.error.tolist() for sample in samples] == [[0.1, 0.2, 0.3], [0.1, 0.3]]
+    assert len(Sample.join(Sample.of_structures([])).gamma) == 0
 
 
 def test_gamma_break_is_where_the_bound_passes_the_error_between_the_other_thresholds():
