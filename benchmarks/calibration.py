@@ -6,7 +6,8 @@ worst atoms are labelled by EMT and learned. For the potential of every round th
 an atom, which promises that 90 % of the atoms lie below it, is fitted to
 
 - validation and labels: snapshots of MD under the labeller, judged by the potential itself, and what its own walkers
-  and those of earlier rounds led to, each judged by the potential that drove them; this is what a campaign does;
+  and those of earlier rounds led to, each judged by the potential that drove them, beyond the largest gamma of the
+  validation set; this is what a campaign does;
 - labels: the same without a validation set;
 - round before: what the potential before had, by validation and labels; gamma_break in eV/angstrom is placed by this;
 - own labels: all that the potential was trained on.
@@ -44,7 +45,15 @@ from aiida_oodal.engine.evaluator import open_forces, open_grader
 from aiida_oodal.engine.label.calculators import label_structure, make_calculator
 from aiida_oodal.engine.label.crystals import strained_crystals
 from aiida_oodal.engine.trust.bound import ErrorBound
-from aiida_oodal.engine.trust.calibration import CalibrationSettings, Sample, cover, cross_validate, fit_bound
+from aiida_oodal.engine.trust.calibration import (
+    CalibrationSettings,
+    Sample,
+    choose_samples,
+    count_atoms,
+    cover,
+    cross_validate,
+    fit_bound,
+)
 from aiida_oodal.engine.trust.judge import ERROR, GAMMA, STRUCTURE, grade_structures, judge_structures
 
 TEMPERATURES = (600.0, 1200.0, 1800.0, 2400.0)
@@ -146,7 +155,7 @@ def load(path: Path) -> Judged:
 def run_seed(seed: int, folder: Path, options: argparse.Namespace) -> None:
     for judged in heal(seed, options):
         save(judged, folder)
-        found = ', '.join(f'{name} {len(Sample.join(parts).gamma)}' for name, parts in judged.samples.items())
+        found = ', '.join(f'{name} {count_atoms(parts)}' for name, parts in judged.samples.items())
         print(f'seed {seed}, potential {judged.round}: {found}', flush=True)
 
 
@@ -160,16 +169,17 @@ def fit_all(history: Sequence[Judged]) -> tuple[dict[str, ErrorBound], float | N
     last = history[-1]
     earlier = [sample for judged in history[:-1] for sample in find_labels(judged)]
     labels = [*earlier, *find_labels(last)]
+    before = [sample for judged in history[-2:-1] for sample in judged.samples['validation']]
     samples = {
-        'validation and labels': [*labels, *last.samples['validation']],
+        'validation and labels': choose_samples(labels, last.samples['validation'], SETTINGS.least_atoms),
         'labels': labels,
-        'round before': [*earlier, *(sample for judged in history[-2:-1] for sample in judged.samples['validation'])],
+        'round before': choose_samples(earlier, before, SETTINGS.least_atoms),
         'own labels': last.samples['own labels'],
     }
     bounds = {
         way: fit_bound(parts, SETTINGS.coverage)
         for way, parts in samples.items()
-        if sum(len(sample.gamma) for sample in parts) >= SETTINGS.least_atoms
+        if count_atoms(parts) >= SETTINGS.least_atoms
     }
     return bounds, cross_validate(labels, last.samples['validation'], SETTINGS)
 

@@ -87,7 +87,7 @@ def calibrate(
     validation: Sequence[Sample] = (),
     before: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Fit what gamma means to all atoms that were judged, and find out whether the promise is kept.
+    """Fit what gamma means to atoms that were judged, and find out whether the promise is kept.
 
     Samples are the atoms of one structure each.
 
@@ -101,20 +101,42 @@ def calibrate(
         was fitted to; ``bound``, as :meth:`.ErrorBound.plain` gives it; ``sentences``, all this in words. What is not
         known is None.
     """
-    fitted, new = [*labels, *earlier, *validation], Sample.join(labels)
+    fitted, new = choose_samples([*labels, *earlier], validation, settings.least_atoms), Sample.join(labels)
     promise = None if before is None or before['bound'] is None else ErrorBound.from_plain(before['bound'])
-    n_atoms = sum(len(sample.gamma) for sample in fitted)
+    n_atoms = count_atoms(fitted)
     bound = promise if n_atoms < settings.least_atoms else fit_bound(fitted, settings.coverage)
     found = {
         'promised': settings.coverage,
         'on_validation': cross_validate([*labels, *earlier], validation, settings),
         'on_labels': None if promise is None else cover(promise, new),
-        'n_validation': sum(len(sample.gamma) for sample in validation),
+        'n_validation': count_atoms(validation),
         'n_labels': len(new.gamma),
         'n_atoms': n_atoms,
         'bound': None if bound is None else bound.plain(),
     }
     return found | {'sentences': explain_calibration(found)}
+
+
+def count_atoms(samples: Sequence[Sample]) -> int:
+    """Return the number of atoms of all samples."""
+    return sum(len(sample.gamma) for sample in samples)
+
+
+def choose_samples(labels: Sequence[Sample], validation: Sequence[Sample], least_atoms: int) -> list[Sample]:
+    """Return what the bound is fitted to.
+
+    Atoms that were labelled because a model was uncertain, or at the hot end of a walker, are no picture of others of
+    the same gamma, and most were judged by earlier potentials. They count where the validation set knows nothing:
+    beyond its largest gamma, and everywhere if it has too few atoms.
+
+    :param labels: of all rounds.
+    :param least_atoms: that a validation set has if it counts alone.
+    """
+    if count_atoms(validation) < least_atoms:
+        return [*labels, *validation]
+    largest = max(float(sample.gamma.max()) for sample in validation if len(sample.gamma))
+    beyond = [(sample, sample.gamma > largest) for sample in labels]
+    return [*validation, *(Sample(one.gamma[rows], one.error[rows]) for one, rows in beyond if rows.any())]
 
 
 def fit_bound(samples: Sequence[Sample], coverage: float) -> ErrorBound:
@@ -148,9 +170,9 @@ def cross_validate(
     """
     below = n_atoms = 0
     for fold in range(_FOLDS):
-        known = [*labels, *(each for row, each in enumerate(validation) if row % _FOLDS != fold)]
-        new = Sample.join(validation[fold::_FOLDS])
-        if len(validation) < _FOLDS or sum(len(sample.gamma) for sample in known) < settings.least_atoms:
+        others = [each for row, each in enumerate(validation) if row % _FOLDS != fold]
+        known, new = choose_samples(labels, others, settings.least_atoms), Sample.join(validation[fold::_FOLDS])
+        if len(validation) < _FOLDS or count_atoms(known) < settings.least_atoms:
             return None
         below += int(is_below(fit_bound(known, settings.coverage), new).sum())
         n_atoms += len(new.gamma)

@@ -117,7 +117,7 @@ def test_a_validation_set_tests_bounds_that_were_fitted_without_it():
     validation = in_parts(draw(1500, 3), 15)
     found = calibrate([draw(100, 2)], settings, validation=validation)
     assert found['on_validation'] == pytest.approx(0.9, abs=0.03)
-    assert (found['n_validation'], found['n_atoms']) == (1500, 1600)
+    assert (found['n_validation'], found['n_atoms']) == (1500, 1500)
     assert 'observed: 9' in found['sentences'][1]
     # Errors that nothing else has are not below a bound that has not seen them.
     strange = [Sample(each.gamma, 100.0 * each.error) for each in validation[::5]]
@@ -125,6 +125,18 @@ def test_a_validation_set_tests_bounds_that_were_fitted_without_it():
     assert calibrate([draw(100, 2)], settings, validation=validation)['on_validation'] < 0.85
     assert calibrate([draw(200, 2)], settings, validation=validation[:4])['on_validation'] is None
     assert calibrate([draw(90, 2)], settings, validation=in_parts(draw(11, 5), 5))['on_validation'] is None
+
+
+def test_labels_count_where_the_validation_set_knows_nothing():
+    settings = CalibrationSettings()
+    validation = in_parts(Sample(np.linspace(0.1, 2.0, 400), np.full(400, 0.1)), 10)
+    labels = [Sample(np.array([1.0, 2.0, 3.0, np.inf] * 30), np.array([9.0, 9.0, 0.5, 0.5] * 30))]
+    found = calibrate(labels, settings, earlier=labels, validation=validation)
+    bound = ErrorBound.from_plain(found['bound'])
+    assert found['n_atoms'] == 400 + 2 * 60
+    assert bound([1.0, 1.5, np.inf]) == pytest.approx([0.1, 0.1, 0.5])
+    few = calibrate(labels, settings, validation=validation[:2])
+    assert few['n_atoms'] == 80 + 120  # a validation set of 80 atoms does not count alone
 
 
 def test_too_few_atoms_say_nothing_and_leave_the_bound_before():
