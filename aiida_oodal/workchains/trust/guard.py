@@ -12,7 +12,15 @@ from aiida.engine import ExitCode, ProcessSpec, ToContext
 
 from aiida_oodal.calculations.labels import unpack
 from aiida_oodal.data import StructureSetData
-from aiida_oodal.engine.trust.guard import GuardSettings, Worsening, factors_by_part, find_worsened
+from aiida_oodal.engine.trust.guard import (
+    ANCHOR,
+    VALIDATION,
+    GuardSettings,
+    Worsening,
+    factors_by_part,
+    find_forbidden,
+    find_worsened,
+)
 from aiida_oodal.workchains.calls import Call, Stage
 from aiida_oodal.workchains.resuming import ResumingWorkChain
 from aiida_oodal.workchains.stages import load_trainer
@@ -70,7 +78,7 @@ class GuardedTraining(ResumingWorkChain):
         """Fill the context; the errors of the initial potential are known if it was trained in this database."""
         sets = dict(self.ctx.labels) | self._anchors()
         if 'validation' in self.inputs:
-            sets['validation'] = self.inputs.validation
+            sets[VALIDATION] = self.inputs.validation
         #: Round of the last promotion.
         self.ctx.learned_in = 0
         #: Errors that the next training is compared with: those of the promoted one, for each labelled set.
@@ -101,7 +109,7 @@ class GuardedTraining(ResumingWorkChain):
             code: ExitCode = self._fail('ERROR_TRAINING_FAILED', train)
             return code
         worse = self._compare(train)
-        if not worse or self._guard.action == 'tell':
+        if not find_forbidden(worse, self._guard):
             self._promote(train, worse)
             return None
         trainer = load_trainer(self.inputs.train.workflow.value)
@@ -130,10 +138,10 @@ class GuardedTraining(ResumingWorkChain):
         else:
             self.ctx.changed = {**self.ctx.changed, **self.ctx.again}
         worse = self._compare(train)
-        if worse:
+        if find_forbidden(worse, self._guard):
             self._refuse(worse, again=True)
         else:
-            self._promote(train, [], again=True)
+            self._promote(train, worse, again=True)
 
     def explain_refusals(self) -> str:
         """Return sentences about the trainings that were not promoted, empty if there are none."""
@@ -168,7 +176,7 @@ class GuardedTraining(ResumingWorkChain):
         return GuardSettings.load(self.inputs.guard.get_dict())
 
     def _anchors(self) -> dict[str, StructureSetData]:
-        return {f'anchor_{key}': node for key, node in self.inputs.get('anchors', {}).items()}
+        return {f'{ANCHOR}{key}': node for key, node in self.inputs.get('anchors', {}).items()}
 
     def _training_inputs(self, changes: Mapping[str, Any]) -> AttributeDict:
         inputs = AttributeDict({**self.inputs.train.inputs, **changes, 'labels': dict(self.ctx.training)})
@@ -235,7 +243,7 @@ def find_standard(potential: orm.Data | None, sets: Mapping[str, StructureSetDat
     judged = {name: part for key, node in training.items() for name, part in unpack(key, node).items()}
     judged |= inputs.get('anchors', {})
     if 'validation' in inputs:
-        judged['validation'] = inputs['validation']
+        judged[VALIDATION] = inputs['validation']
     names = {node.uuid: name for name, node in sets.items()}
     parts = creator.outputs.results.get_dict().get('parts') or {}
     known = {key: part for key, part in parts.items() if key in judged and judged[key].uuid in names}

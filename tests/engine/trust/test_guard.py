@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aiida_oodal.engine.errors import OodalError
-from aiida_oodal.engine.trust.guard import GuardSettings, factors_by_part, find_worsened
+from aiida_oodal.engine.trust.guard import GuardSettings, factors_by_part, find_forbidden, find_worsened
 
 
 def part(error, **others):
@@ -28,6 +28,21 @@ def test_an_element_that_is_lost_in_the_mean_is_found_unless_it_is_rare():
     (worse,) = find_worsened(before, after)
     assert (worse.part, worse.element) == ('start', 'Cu')
     assert str(worse) == 'start, Cu: 11.0 -> 39.0 meV/angstrom'
+
+
+@pytest.mark.parametrize(
+    ('action', 'forbidden'),
+    [
+        ('tell', set()),
+        ('keep_anchors', {'anchor_slab', 'validation'}),
+        ('refuse', {'anchor_slab', 'validation', 'initial_labels', 'round_1'}),
+    ],
+)
+def test_what_a_training_may_not_forget_is_what_the_user_said(action, forbidden):
+    names = ('anchor_slab', 'validation', 'initial_labels', 'round_1')
+    worse = find_worsened(*({'parts': {name: part(error) for name in names}} for error in (20.0, 40.0)))
+    assert {each.part for each in find_forbidden(worse, GuardSettings(action=action))} == forbidden
+    assert GuardSettings().action == 'keep_anchors'
 
 
 def test_of_clusters_the_core_counts():

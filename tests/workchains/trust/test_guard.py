@@ -78,11 +78,13 @@ def test_another_training_with_stricter_inputs_is_promoted(build):
     assert [entry.potential.uuid for entry in read_history(node).rounds][1] == learned.uuid
 
 
-def test_what_is_only_told_is_promoted(build):
-    outputs, node = run_get_node(build(train={'forgetful': True, 'curable': True}, guard={'action': 'tell'}))
+@pytest.mark.parametrize('action', ['tell', 'keep_anchors'])
+def test_what_is_only_told_is_promoted(build, action):
+    outputs, node = run_get_node(build(train={'forgetful': True, 'curable': True}, guard={'action': action}))
     found = outputs['guard'].get_dict()
     assert found['refused'] == []
     assert found['rounds']['1']['promoted']
+    assert not found['rounds']['1']['trained_again']
     assert found['rounds']['1']['sentences'] == ['start: 20.0 -> 30.0 meV/angstrom']
     assert 'start: 20.0 -> 30.0 meV/angstrom' in reports(node)
 
