@@ -12,7 +12,7 @@ that of the potential before it, where the error is above the floor of the guard
 in meV/angstrom, mean over seeds; the spread is their standard deviation.
 
     python benchmarks/campaigns.py --folder runs     # called again it goes on, and does not repeat what is done
-    python benchmarks/campaigns.py --refuse          # the guard refuses what is worse, instead of telling
+    python benchmarks/campaigns.py --action tell     # the guard lets walkers use what is worse on an anchor
 """
 
 from __future__ import annotations
@@ -87,8 +87,8 @@ def build(material: Material, seed: int, options: argparse.Namespace) -> Any:
         'max_rounds': options.rounds,
         'audit': {'whole_atoms': 500},
     }
-    if options.refuse:
-        overrides['guard'] = {'action': 'refuse'}
+    if options.action:
+        overrides['guard'] = {'action': options.action}
     return WorkflowFactory('oodal.campaign').get_builder_from_protocol(
         code=get_engine_code(),
         computer=find_computer('localhost'),
@@ -128,7 +128,7 @@ def run(name: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
     from aiida_oodal.report import read_history, write_report
 
     start_daemon(2, repair=True)
-    label = f'{name} {seed}{" refuse" if options.refuse else ""}'
+    label = f'{name} {seed}{f" {options.action}" if options.action else ""}'
     campaign = submit_once(label, lambda: build(MATERIALS[name](seed, options.steps), seed, options))
     watch_campaign(campaign, keep_alive=DaemonKeeper(2, print))
     path = options.folder / 'reports' / f'{label.replace(" ", "_")}.html'
@@ -172,7 +172,7 @@ def main() -> None:
     parser.add_argument('--steps', type=int, default=1000, help='MD steps of a walker')
     parser.add_argument('--rounds', type=int, default=12, help='rounds at most')
     parser.add_argument('--protocol', default='balanced', choices=['quick', 'balanced', 'careful'])
-    parser.add_argument('--refuse', action='store_true')
+    parser.add_argument('--action', choices=['keep_anchors', 'refuse', 'tell'], help='of the guard; else its default')
     parser.add_argument('--folder', type=Path, help='home of the profile and of the reports; else a temporary one')
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix='oodal-campaigns-', ignore_cleanup_errors=True) as temporary:
