@@ -125,6 +125,7 @@ def _describe(found: CampaignStatus) -> list[tuple[str, list[str]]]:
         ('queue', [f'{queue}{hours}'] if queue else []),
         ('labels', [f'{found.n_labels} structures with {found.n_atoms:,} atoms']),
         ('force RMSE', [f'{more}{errors} meV/Å on the validation set'] if any(found.force_rmse) else []),
+        ('guard', found.guard),
         ('audit', found.audit),
         ('calibration', found.calibration),
         ('failed', found.failed),

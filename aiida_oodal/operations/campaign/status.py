@@ -15,6 +15,7 @@ from aiida_oodal.queue import QueueStatus
 from aiida_oodal.queue.listing import Selection, count_selected, sum_core_hours
 from aiida_oodal.report.campaign.history import describe_walker
 from aiida_oodal.workchains.calls import STOP, Call, Stage
+from aiida_oodal.workchains.trust.signs import GOT_WORSE, NOT_PROMOTED
 
 #: How many of the last reports are shown.
 _REPORTS = 4
@@ -48,6 +49,7 @@ class CampaignStatus:
     :param n_atoms: of these structures.
     :param force_rmse: of each training on the validation set, meV/angstrom; None where there is none.
     :param calibration: what the last one found, sentences; empty if there is none.
+    :param guard: what got worse last, and which rounds were refused for such; empty if nothing got worse.
     :param audit: what the last audit said of each walker; empty if there was none.
     :param failed: processes of the present round that failed, and why.
     :param reports: the last reports.
@@ -68,6 +70,7 @@ class CampaignStatus:
     n_labels: int
     n_atoms: int
     force_rmse: list[float | None]
+    guard: list[str]
     audit: list[str]
     calibration: list[str]
     failed: list[str]
@@ -99,6 +102,7 @@ def read_status(campaign: orm.WorkChainNode) -> CampaignStatus:
         n_labels=n_labels,
         n_atoms=n_atoms,
         force_rmse=_read_errors(calls),
+        guard=_read_guard(campaign),
         audit=_read_audit(calls),
         calibration=_read_calibration(calls),
         failed=[
@@ -199,6 +203,28 @@ def _read_audit(calls: dict[Call, int]) -> list[str]:
     return explain_verdicts(_read_last(calls, Stage.AUDIT, 'results', 'walkers') or {})
 
 
+def _read_guard(campaign: orm.WorkChainNode) -> list[str]:
+    """Return the last report about something that got worse, and the rounds whose training was refused."""
+    query = orm.QueryBuilder().append(
+        orm.Log,
+        filters={
+            'dbnode_id': campaign.pk,
+            'or': [{'message': {'like': f'%{sign}%'}} for sign in (GOT_WORSE, NOT_PROMOTED)],
+        },
+        project='message',
+        tag='log',
+    )
+    reports = [_without_head(message) for message in query.order_by({'log': ['time', 'id']}).all(flat=True)]
+    refused = [report.split(':')[0].removeprefix('round ') for report in reports if NOT_PROMOTED in report]
+    worse = [report for report in reports if GOT_WORSE in report][-1:]
+    return worse + ([f'not promoted: round {", ".join(refused)}'] if refused else [])
+
+
+def _without_head(message: str) -> str:
+    """Return a report without what AiiDA puts before it."""
+    return message.split(']: ', 1)[-1]
+
+
 def _read_last(calls: dict[Call, int], stage: Stage, output: str, key: str) -> Any:
     """Return one value of an output of the last call of a stage; None if there is none yet."""
     found = max(((call.round, pk) for call, pk in calls.items() if call.stage is stage), default=None)
@@ -213,7 +239,7 @@ def _read_reports(campaign: orm.WorkChainNode) -> list[str]:
     """Return the last reports without their heads, the last one last."""
     query = orm.QueryBuilder().append(orm.Log, filters={'dbnode_id': campaign.pk}, project='message', tag='log')
     query.order_by({'log': [{'time': {'order': 'desc'}}, {'id': {'order': 'desc'}}]}).limit(_REPORTS)
-    return [message.split(']: ', 1)[-1] for message in reversed(query.all(flat=True))]
+    return [_without_head(message) for message in reversed(query.all(flat=True))]
 
 
 def _describe(campaign: orm.WorkChainNode) -> str:

@@ -26,7 +26,7 @@ from aiida_oodal.workchains.resuming import ResumingWorkChain
 from aiida_oodal.workchains.stages import load_trainer
 from aiida_oodal.workchains.train.base import get_learned
 
-from .signs import explain_going_on, explain_rise
+from .signs import GOT_WORSE, NOT_PROMOTED, explain_going_on, explain_refused, explain_rise
 
 
 def define_guard(spec: ProcessSpec) -> None:
@@ -151,7 +151,7 @@ class GuardedTraining(ResumingWorkChain):
         return (
             f'What was learned in round {", ".join(map(str, self.refused))} was not promoted, because it is worse than '
             f'that of round {self.ctx.learned_in} ({"; ".join(last)}): let the trainer make a larger potential (see '
-            'its settings), or raise `tolerance` in `guard`.'
+            'its settings), or raise `tolerance` in `guard`, or let walkers use it (`action: tell`).'
         )
 
     def refuse_convergence(self) -> ExitCode:
@@ -196,7 +196,7 @@ class GuardedTraining(ResumingWorkChain):
         worse = find_worsened(self.ctx.standard, train.outputs.results.get_dict(), self._guard)
         if worse:
             self.report(
-                f'round {self.ctx.round}: {train.process_label}<{train.pk}> is worse than what was learned in round '
+                f'round {self.ctx.round}: {train.process_label}<{train.pk}> {GOT_WORSE} in round '
                 f'{self.ctx.learned_in}: {"; ".join(map(str, worse))}'
             )
         return worse
@@ -214,9 +214,11 @@ class GuardedTraining(ResumingWorkChain):
     def _refuse(self, worse: list[Worsening], *, again: bool) -> None:
         self._note(False, worse, again)
         self.report(
-            f'round {self.ctx.round}: not promoted; walkers go on with what was learned in round '
+            f'round {self.ctx.round}: {NOT_PROMOTED} with what was learned in round '
             f'{self.ctx.learned_in}, and with other velocities'
         )
+        for sentence in explain_refused(self.refused, self.node.pk):
+            self.report(f'round {self.ctx.round}: {sentence}')
 
     def _note(self, promoted: bool, worse: list[Worsening], again: bool) -> None:
         self.ctx.verdicts[str(self.ctx.round)] = {

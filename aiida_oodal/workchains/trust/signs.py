@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+#: What reports say of a training that is worse than the one before, and of one that is not used for it.
+GOT_WORSE, NOT_PROMOTED = 'is worse than what was learned', 'not promoted; walkers go on'
+
 
 def count_stuck(before: Mapping[str, int], results: Mapping[str, Mapping[str, Any]]) -> dict[str, int]:
     """Return by walker how many rounds in a row it has halted at its very first step.
@@ -39,6 +42,22 @@ def explain_going_on(learned: Iterable[str], pk: int) -> str:
         'this one, but in place of the initial ones '
         f'`initial_labels=campaign.outputs.labels`{nodes}. Labels that what was learned was trained on come with it.'
     )
+
+
+def explain_refused(rounds: Sequence[int], pk: int) -> list[str]:
+    """Return a sentence if the training was refused twice in a row.
+
+    :param rounds: since the last promotion.
+    :param pk: of the campaign.
+    """
+    if len(rounds) < 2:
+        return []
+    return [
+        f'what was learned in rounds {", ".join(map(str, rounds))} was refused: walkers meet the same again, which '
+        'costs labels. If this goes on, give walkers that lead into the sets that got worse, or let the trainer make a '
+        f'larger potential: `aiida-oodal campaign stop {pk}`, then `aiida-oodal campaign extend {pk} --walker '
+        'NAME=FILE`, or `--set train.max_functions=N`; with `--set guard.action=tell` walkers use what was refused'
+    ]
 
 
 def explain_failures(failures: Mapping[str, str], n_labelled: int) -> list[str]:

@@ -10,6 +10,7 @@ from ase.build import bulk
 from toys import ACE_AL
 
 from aiida_oodal.data import AcePotentialData, StructureSetData
+from aiida_oodal.operations.campaign.status import read_status
 from aiida_oodal.report import read_history
 from aiida_oodal.workchains.trust.guard import find_standard
 
@@ -59,6 +60,11 @@ def test_what_stays_worse_is_not_promoted_and_walkers_go_on_with_the_one_before(
     assert seeds == [1, 1_000_004]
     assert {'start', 'round_1', 'round_2'} == set(outputs['labels'])
     assert 'not promoted; walkers go on with what was learned in round 0' in reports(node)
+    assert 'what was learned in rounds 1, 2 was refused' in reports(node)
+    worse, refused = read_status(node).guard
+    assert worse.startswith('round 2: ToyTrainWorkChain<')
+    assert 'start: 20.0 -> 30.0 meV/angstrom' in worse
+    assert refused == 'not promoted: round 1, 2'
     history = read_history(node)
     assert [entry.potential.uuid for entry in history.rounds] == [learned.uuid] * 2
 

@@ -1,6 +1,12 @@
 """Signs that a campaign does not get on."""
 
-from aiida_oodal.workchains.trust.signs import count_stuck, explain_failures, explain_rise, explain_stuck
+from aiida_oodal.workchains.trust.signs import (
+    count_stuck,
+    explain_failures,
+    explain_refused,
+    explain_rise,
+    explain_stuck,
+)
 
 STUCK = {'outcome': 'UNCERTAIN', 'last_step': 0}
 
@@ -27,3 +33,10 @@ def test_an_error_that_rises_twice():
     assert explain_rise([30.0, 10.0, 20.0]) == []
     (sentence,) = explain_rise([30.0, 10.0, 20.0, 30.0])
     assert '10.0, 20.0, 30.0 meV/angstrom' in sentence
+
+
+def test_refusals_in_a_row():
+    assert explain_refused([3], 7) == []
+    (sentence,) = explain_refused([3, 4], 7)
+    assert 'rounds 3, 4' in sentence
+    assert '`aiida-oodal campaign extend 7 --walker' in sentence
