@@ -65,7 +65,8 @@ def find_atom_energies(
 
     For each element the first of these is used: the value in the settings, the label of an isolated atom in the
     training data, a fit if it is asked for, the value of the potential of the round before, 0. A fit starts from the
-    value of the potential before, or from the least-squares fit of the compositions.
+    value of the potential before, or, where there is none or it is far off, from the least-squares fit of the
+    compositions.
 
     :param cutoff: of the potential, angstrom: an atom without neighbours inside is isolated.
     :param given: eV, by element.
@@ -96,6 +97,9 @@ def find_atom_energies(
     energies = AtomEnergies(values, sources)
     unknown = [element for element in energies.fitted if element not in known]
     energies = energies.moved(_by_composition(targets, energies, unknown))
+    if _typical_energy(targets, energies) > _LARGEST_ENERGY:
+        # Data of one composition do not determine the energies of its elements: those before may be anything.
+        energies = energies.moved(_by_composition(targets, energies, energies.fitted))
     _check_zero(targets, energies)
     return energies
 
@@ -128,15 +132,22 @@ def _by_composition(targets: Sequence[Target], energies: AtomEnergies, elements:
     return dict(zip(elements, solution.tolist(), strict=True))
 
 
+def _typical_energy(targets: Sequence[Target], energies: AtomEnergies) -> float:
+    """Return how far labels typically are from the energies of free atoms, eV per atom.
+
+    The median: a single cluster with atoms on top of each other is no reason to doubt the zero of all.
+    """
+    weighty = [target for target in targets if target.energy_weight > 0.0]
+    per_atom = [abs(target.energy - energies.total(target)) / len(target.atoms) for target in weighty]
+    return float(np.median(per_atom)) if per_atom else 0.0
+
+
 def _check_zero(targets: Sequence[Target], energies: AtomEnergies) -> None:
     """Refuse total energies of a DFT code as they are: the fit would spend its functions on a constant.
 
     :raises OodalError: with a proposal.
     """
-    weighty = [target for target in targets if target.energy_weight > 0.0]
-    per_atom = [abs(target.energy - energies.total(target)) / len(target.atoms) for target in weighty]
-    # The median: a single cluster with atoms on top of each other is no reason to doubt the zero of all.
-    typical = float(np.median(per_atom)) if per_atom else 0.0
+    typical = _typical_energy(targets, energies)
     if typical <= _LARGEST_ENERGY:
         return
     proposal = _by_composition(targets, energies, list(energies.values))

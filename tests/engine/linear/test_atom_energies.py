@@ -76,6 +76,23 @@ def test_total_energies_are_refused_and_the_proposal_mends_them(aluminium, targe
     assert fitted.values == {symbol: pytest.approx(energy, abs=0.2) for symbol, energy in proposed.items()}
 
 
+def test_what_data_of_one_composition_left_open_is_found_when_there_are_others(aluminium, targets):
+    for atoms in aluminium:
+        atoms.symbols[:8] = 'Cu'
+        atoms.info['REF_energy'] += 24 * -50.0 + 8 * -1000.0
+    arbitrary = {'Al': 300.0, 'Cu': -600.0}  # as a fit to one composition may leave them
+    known = {'given': {}, 'learned': arbitrary}
+    aluminium[0].symbols[:8] = 'Al'
+    aluminium[0].info['REF_energy'] += 8 * 950.0
+    found = find_atom_energies(targets(aluminium), CUTOFF, **known, fit=True)
+    assert found.values == {'Al': pytest.approx(-49.9, abs=0.2), 'Cu': pytest.approx(-999.9, abs=0.2)}
+    # what is given stays, and a fit that is not asked for is not made
+    with pytest.raises(OodalError, match='are total energies'):
+        find_atom_energies(targets(aluminium), CUTOFF, **known)
+    half = find_atom_energies(targets(aluminium), CUTOFF, given={'Al': -49.9}, learned=arbitrary, fit=True)
+    assert half.values == {'Al': -49.9, 'Cu': pytest.approx(-999.9, abs=0.5)}
+
+
 def test_one_wild_cluster_does_not_cast_doubt_on_all_energies(aluminium, targets):
     aluminium[0].info['REF_energy'] = 1e6
     find_atom_energies(targets(aluminium), CUTOFF, given={})
