@@ -29,7 +29,8 @@ standard deviation.
     python benchmarks/healing.py --family mace --keep mace.jsonl   # Al, 3 seeds: an hour and a half on one idle core
 
 What is labelled costs little here, as it has to be: EMT for Al and Cu-Au, Stillinger-Weber for Si, GFN1-xTB for liquid
-methane, where cubes cut molecules. Methane takes six minutes for its data, and has no cells of 8 atoms.
+methane, where cubes cut molecules. Methane needs the extra `xtb`, takes six minutes for its data, and has no cells of
+8 atoms.
 """
 
 from __future__ import annotations

@@ -71,9 +71,14 @@ def heat(atoms: Atoms, kelvin: float, steps: int, timestep_ps: float = 0.002) ->
     """Return a walker that heats a structure from half of a temperature, in the volume of the middle of the way."""
     atoms = atoms.copy()
     atoms.set_cell(atoms.cell * (1.0 + 1.5e-5 * kelvin), scale_atoms=True)
+    return walk(atoms, (kelvin / 2, kelvin), steps, timestep_ps)
+
+
+def walk(atoms: Atoms, temperature: tuple[float, float], steps: int, timestep_ps: float) -> Walker:
+    """Return a walker in the volume of a structure, from one temperature (K) to another."""
     settings = {
         'ensemble': 'nvt',
-        'temperature': (kelvin / 2, kelvin),
+        'temperature': temperature,
         'gamma_every': 5,
         'steps': steps,
         'timestep_ps': timestep_ps,
@@ -226,7 +231,8 @@ def make_methane(seed: int, steps: int = 400) -> Material:
     """Make liquid methane, GFN1-xTB: a cube cuts molecules."""
     calculator, rng = make_calculator(XTB), np.random.default_rng(seed)
     md = {'timestep_fs': 0.5, 'steps': 200, 'expansion': 0.0, 'friction': 0.05}
-    start = hot(pack_methane(2, rng), calculator, [150.0, 300.0], 40, seed, **md)
+    count, cold = 40, 150.0
+    start = hot(pack_methane(2, rng), calculator, [cold, 300.0], count, seed, **md)
     seen = [('cold', frame) for frame in hot(pack_methane(2, rng), calculator, [150.0, 300.0], 3, seed + 76, **md)]
     kept = [
         (f'{kelvin:.0f} K', frame)
@@ -236,15 +242,14 @@ def make_methane(seed: int, steps: int = 400) -> Material:
     drop = pack_methane(2, rng)
     drop.center(vacuum=4.0)
     kept += [('droplet', frame) for frame in hot(drop, calculator, [500.0], 3, seed + 78, **md)]
-    cold = start[39]  # where the run at 150 K ended
-    liquid = Atoms(cold.numbers, positions=cold.positions, cell=cold.cell, pbc=True) * 2
-    settings = heat(liquid, 0.0, 2 * steps, 0.0005).settings
+    last = start[count - 1]  # of the cold run
+    liquid = Atoms(last.numbers, positions=last.positions, cell=last.cell, pbc=True) * 2
     return Material(
         calculator,
         start,
         seen,
         kept,
-        walkers=[Walker(liquid, settings | {'temperature': (150.0, kelvin)}) for kelvin in (700.0, 1200.0)],
+        walkers=[walk(liquid, (cold, kelvin), 2 * steps, 0.0005) for kelvin in (700.0, 1200.0)],
         fit={'cutoff': 4.5},
         carve={'radius': 3.0, 'buffer': 2.0},
     )

@@ -152,10 +152,8 @@ def fit_bound(samples: Sequence[Sample], coverage: float) -> ErrorBound:
     """
     joined = Sample.join(samples)
     first = ErrorBound.fit(joined.gamma, joined.error, coverage)
-    below, counts = (
-        np.array(each)
-        for each in zip(*((is_below(first, part).sum(), len(part.gamma)) for part in samples), strict=True)
-    )
+    below = np.array([is_below(first, part).sum() for part in samples])
+    counts = np.array([len(part.gamma) for part in samples])
     residuals = below - counts * below.sum() / counts.sum()
     spread = float(np.sqrt(np.sum(residuals**2) * len(samples) / max(1, len(samples) - 1)) / counts.sum())
     return ErrorBound.fit(joined.gamma, joined.error, coverage + min(spread, (1.0 - coverage) / 2))
