@@ -1,4 +1,4 @@
-"""Which way to cut a cluster is the best: `python benchmarks/carving_bakeoff.py [--seeds 3] [--systems al si] [--pw]`.
+"""Which way to cut a cluster is the best: `python benchmarks/carving_bakeoff.py [--seeds 3] [--systems al si]`.
 
 Clusters are cut around the atoms with the largest gamma in snapshots of a vacancy, a surface step, a grain boundary, an
 amorphous solid and a melt (MD under the labeller: EMT for Al, Stillinger-Weber for Si), in each of these ways:
@@ -16,9 +16,9 @@ is fitted again with the clusters of each way, for `weights = full` and `mask`, 
 structures from other MD (healing). `parents whole` learns the parents instead of clusters.
 
 A force of a core atom is called useful if it is within 0.1 eV/angstrom of the parent's under the same labeller.
-`--pw` adds a table with real `pw.x` on small cells: CPU time of the self-consistent calculations per useful force, the
-whole parent included. Errors are root mean squares of components; figures are means over seeds, +- their standard
-deviation. CPU times are those of the processes themselves: other users of the machine do not count.
+Errors are root mean squares of components; figures are means over seeds, +- their standard deviation. CPU times are
+those of the processes themselves: other users of the machine do not count. What the same ways cost under real `pw.x`
+shows `carving_pw.py`.
 """
 
 from __future__ import annotations
@@ -27,9 +27,6 @@ import argparse
 import json
 import os
 import platform
-import resource
-import shutil
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -67,7 +64,6 @@ WAYS = ('sphere', 'cube raw', 'cube drop', 'cube relax', 'settle far', 'settle b
 STRUCTURES = ('vacancy', 'step', 'boundary', 'amorphous', 'melt')
 USEFUL = 0.1  # eV/angstrom
 GAMMA_BREAK = 5.0
-PSEUDOS = Path('/usr/share/espresso/pseudo')
 
 
 @dataclass(frozen=True)
@@ -460,89 +456,6 @@ def report_healing(trials: Sequence[Trial], options: argparse.Namespace) -> None
         print(f'| {way} | {weights} | ' + ' | '.join(cells) + ' |')
 
 
-def pw_calculator(folder: Path, kpts: tuple[int, int, int], shift: tuple[int, int, int]) -> Calculator:
-    """Make a loose `pw.x` for Al: 10 Ry and the norm-conserving pseudopotential that Debian ships."""
-    from ase.calculators.espresso import Espresso, EspressoProfile
-
-    return Espresso(
-        profile=EspressoProfile(command='pw.x', pseudo_dir=PSEUDOS),
-        pseudopotentials={'Al': 'Al.pz-vbc.UPF'},
-        input_data={
-            'control': {'tprnfor': True, 'tstress': True, 'disk_io': 'none'},
-            'system': {'ecutwfc': 10.0, 'occupations': 'smearing', 'smearing': 'mv', 'degauss': 0.03, 'nosym': True},
-            'electrons': {'conv_thr': 1e-6, 'mixing_beta': 0.5, 'electron_maxstep': 60},
-        },
-        kpts=kpts,
-        koffset=shift,
-        directory=folder,
-    )
-
-
-def label_by_pw(atoms: Atoms, *, whole: bool) -> tuple[Atoms | OodalError, float, int]:
-    """Label by `pw.x`; return the labelled structure, CPU seconds, and iterations of the self-consistent cycle."""
-    with tempfile.TemporaryDirectory() as name:
-        mesh = ((2, 2, 2), (1, 1, 1)) if whole else ((3, 3, 3), (0, 0, 0))
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        try:
-            found: Atoms | OodalError = label_structure(atoms, pw_calculator(Path(name), *mesh))
-        except OodalError as error:
-            found = error
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        output = Path(name) / 'espresso.pwo'
-        text = output.read_text(errors='replace') if output.exists() else ''
-        seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-        return found, seconds, text.count('iteration #')
-
-
-def run_pw(options: argparse.Namespace) -> list[tuple[str, str, dict[str, Any]]]:
-    """Cut cells of about 32 atoms and label them and their parents by `pw.x`; one row for each."""
-    system = replace(SYSTEMS['al'], cells=3)
-    labeller = Labeller.of(system)
-    protocol = AceFitSettings(**load_protocol('train_ace', 'balanced'))
-    values = replace(protocol, number_of_functions=60, max_functions=None, fit_atom_energies=False, cutoff=4.0)
-    known = know_the_bulk(system, labeller, values, 0)
-    potential = fit_ace([make_target(atoms, values, 'bulk') for atoms in known], values).potential
-    parents = make_snapshots(system, labeller, options.pw_structures, 0, options.steps)
-    grade_parents(parents, potential)
-    knife = Knife(potential, CarveSettings(radius=3.2, buffer=0.8), options.settle_steps, 0, epsilon=0.2)
-    rows = []
-    for name, bare in parents.items():
-        (centre,) = worst_centres(bare, gamma_min=0.0, max_centres=1, min_separation=RADIUS)
-        parent, seconds, iterations = label_by_pw(bare, whole=True)
-        if isinstance(parent, OodalError):
-            raise parent
-        whole = {'atoms': len(parent), 'useful': len(parent), 'of core': len(parent), 'centre': 0.0, 'core': 0.0}
-        rows.append((name, 'parent whole', whole | {'seconds': seconds, 'iterations': iterations}))
-        for way in options.ways:
-            made = knife.cut(bare, centre, way)
-            if isinstance(made, OodalError):
-                rows.append((name, way, {'problem': str(made)}))
-                continue
-            found, seconds, iterations = label_by_pw(made, whole=False)
-            row = {'seconds': seconds, 'iterations': iterations, 'atoms': len(made)}
-            if isinstance(found, OodalError):
-                row['problem'] = 'pw.x does not converge or fails: ' + str(found)[:60]
-            else:
-                row |= compare_with_parent(found, parent, potential)
-            rows.append((name, way, row))
-            print(f'  pw.x: {name}, {way}: {seconds:.0f} s', flush=True)
-    return rows
-
-
-def report_pw(rows: Sequence[tuple[str, str, dict[str, Any]]]) -> None:
-    print('\n| parent | way | atoms | iterations | CPU (s) | useful forces | CPU per useful force (s) | centre (meV/Å) '
-          '| core (meV/Å) |\n|---|---|---|---|---|---|---|---|---|')  # fmt: skip
-    for name, way, row in rows:
-        if 'problem' in row:
-            print(f'| {name} | {way} | {row.get("atoms", "")} | {row.get("iterations", "")} | '
-                  f'{row.get("seconds", 0):.0f} | 0 | | {row["problem"]} | |')  # fmt: skip
-            continue
-        each = f'{row["seconds"] / row["useful"]:.1f}' if row['useful'] else 'none useful'
-        wrong = [1e3 * np.sqrt(row[key]) for key in ('centre', 'core')]
-        print(f'| {name} | {way} | {row["atoms"]} | {row["iterations"]} | {row["seconds"]:.0f} | {row["useful"]} of '
-              f'{row["of core"]} | {each} | {wrong[0]:.0f} | {wrong[1]:.0f} |')  # fmt: skip
-
-
 def describe_machine() -> str:
     """Say what this ran on."""
     info = Path('/proc/cpuinfo')
@@ -562,8 +475,6 @@ def main() -> None:
     parser.add_argument('--steps', type=int, default=120, help='MD steps before a snapshot')
     parser.add_argument('--settle-steps', type=int, default=40)
     parser.add_argument('--keep', type=Path, help='folder for the figures of each seed, which are taken from there')
-    parser.add_argument('--pw', action='store_true', help='add the table of pw.x')
-    parser.add_argument('--pw-structures', nargs='+', choices=STRUCTURES, default=['vacancy', 'melt'])
     parser.add_argument('--short', action='store_true', help='one seed of each system: some minutes')
     options = parser.parse_args()
     if options.short:
@@ -582,11 +493,6 @@ def main() -> None:
         print(f'\n{name}: {options.seeds} seeds, {options.centres} clusters of each snapshot')
         report_cuts(trials, options)
         report_healing(trials, options)
-    if options.pw:
-        if shutil.which('pw.x') is None or not (PSEUDOS / 'Al.pz-vbc.UPF').exists():
-            raise SystemExit('pw.x or its pseudopotential of Al is missing: apt-get install quantum-espresso '
-                             'quantum-espresso-data, or leave --pw out')  # fmt: skip
-        report_pw(run_pw(options))
 
 
 if __name__ == '__main__':
