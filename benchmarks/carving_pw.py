@@ -12,7 +12,6 @@ not calculated again by the next call.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import resource
 import shutil

@@ -162,7 +162,7 @@ def make_alloy(cells: dict[str, Atoms], broken: str, cut: str, seed: int, steps:
     slab.center(vacuum=6.0, axis=2)
     start = [atoms for cell in cells.values() for atoms in strain(cell, 5, calculator, rng)]
     start += strain(vacancy, 3, calculator, rng) + strain(slab, 2, calculator, rng)
-    seen = [(name, atoms) for name, cell in cells.items() for atoms in strain(cell, 2, calculator, rng)]
+    seen = [(name, atoms) for name, cell in cells.items() for atoms in strain(cell, 10, calculator, rng)]
     everything = {**cells, 'vacancy': vacancy, 'slab': slab}
     kept = [
         (name, frame)
