@@ -66,6 +66,46 @@ def export_entries(entries: Sequence[Entry], path: Path, kind: str) -> list[Path
     return [path]
 
 
+def read_labels(entries: Sequence[Entry]) -> dict[str, Atoms]:
+    """Return the labelled structures of entries, by key.
+
+    :param entries: those that have no label are left out.
+    """
+    wanted: dict[str, set[str]] = {}
+    for entry in entries:
+        if entry.label is not None:
+            wanted.setdefault(entry.label, set()).add(entry.key)
+    return {
+        atoms.info[QUEUE_KEY]: atoms
+        for label, keys in wanted.items()
+        for atoms in orm.load_node(label)
+        if atoms.info[QUEUE_KEY] in keys
+    }
+
+
+def export_labels(entries: Sequence[Entry], path: Path) -> int:
+    """Write labels to an extended XYZ file, in the order of the entries.
+
+    Each structure has ``REF_energy``, ``REF_forces``, ``REF_stress`` where there is one, ``queue_key``, ``theory``, the
+    level in words, and for a cluster ``force_mask``.
+
+    :param entries: those that have no label are left out.
+    :return: how many were written.
+    :raises OodalError: if none has a label.
+    """
+    labels = read_labels(entries)
+    if not labels:
+        raise OodalError('none of these entries has a label; `aiida-oodal queue list` shows what there is')
+    frames = []
+    for entry in entries:
+        if entry.key in labels:
+            frames.append(labels[entry.key].copy())
+            frames[-1].info['theory'] = entry.theory
+    path.parent.mkdir(parents=True, exist_ok=True)
+    ase.io.write(path, frames, format='extxyz')
+    return len(frames)
+
+
 def require_format(kind: str) -> None:
     """Refuse a format that is not written.
 
@@ -207,7 +247,7 @@ def _require_same_label(entry: Entry, labelled: Atoms) -> None:
 
     :raises OodalError: if they differ.
     """
-    before = next(atoms for atoms in orm.load_node(entry.label) if atoms.info[QUEUE_KEY] == entry.key)
+    before = read_labels([entry])[entry.key]
     energies = [atoms.info[ENERGY] for atoms in (before, labelled)]
     apart = max(
         abs(energies[0] - energies[1]), float(np.abs(before.arrays[FORCES] - labelled.arrays[FORCES]).max(initial=0.0))

@@ -1,5 +1,7 @@
 """Launch scripts for a user's own system: what they build is accepted as it is."""
 
+import os
+import pty
 import subprocess
 import sys
 from pathlib import Path
@@ -91,7 +93,7 @@ def test_every_labeller_gives_a_script_that_python_reads(tmp_path, labeller):
 @pytest.mark.parametrize(
     ('given', 'message'),
     [
-        ((), 'give either --structure FILE or --element SYMBOL'),
+        ((), 'give --structure FILE or --element SYMBOL'),
         (('--element', 'Xx'), 'ASE knows no cubic crystal'),
         (('--element', 'Ag', '--element', 'Cu'), 'or begin with examples/launch_alloy.py'),
         (('--element', 'Al', '--labeller', 'pww'), "labeller 'pww' is not known; did you mean 'pw'?"),
@@ -133,9 +135,51 @@ def test_a_file_of_several_structures_is_refused_with_the_command_that_takes_one
     ase.io.write(path, [bulk('Cu', cubic=True, a=a) for a in (3.6, 3.7)])
     given = ('--labeller', 'emt', '--computer', localhost.label)
     said = invoke(tmp_path / 'cu', '--structure', path, *given, code=1)
-    assert f'{path}: there are 2 structures in it, and walkers begin with one' in said
+    assert f'{path}: there are 2 structures in it, and walkers begin with one. Write each that you want to a file' in said
     assert not (tmp_path / 'cu').exists()
     command = said.rpartition(': ')[2].split()
     done = subprocess.run([Path(sys.executable).parent / command[0], *command[1:]], cwd=tmp_path, check=False)
     assert done.returncode == 0
     invoke(tmp_path / 'cu', '--structure', tmp_path / 'start.extxyz', *given)
+
+
+def test_an_alloy_and_its_elements_have_walkers_and_first_structures_each(tmp_path, localhost, monkeypatch):
+    alloy = bulk('Ag', cubic=True)
+    alloy.symbols[:2] = 'Pd'
+    for name in ('one/POSCAR', 'two/POSCAR', '3 layers.cif'):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        ase.io.write(tmp_path / name, alloy)
+    files = [part for name in ('one/POSCAR', 'two/POSCAR', '3 layers.cif') for part in ('--structure', tmp_path / name)]
+    given = ('--element', 'Ag', '--temperature', 800, '--temperature', 1500, '--labeller', 'emt')
+    invoke(tmp_path / 'agpd', *files, *given, '--computer', localhost.label)
+    builder = build(tmp_path / 'agpd' / 'launch.py', monkeypatch)
+    names = ('POSCAR', 'POSCAR_2', 'structure_3_layers', 'Ag')
+    assert set(builder.walkers) == {f'{name}_to_{kelvin}K' for name in names for kelvin in (800, 1500)}
+    (silver,), (mixed,) = (builder.walkers[f'{name}_to_800K']['structure'] for name in ('Ag', 'POSCAR'))
+    assert set(silver.symbols) == {'Ag'}
+    assert set(mixed.symbols) == {'Ag', 'Pd'}
+    elements = [''.join(sorted(set(atoms.symbols))) for atoms in builder.initial.structures if len(atoms) > 1]
+    assert (elements.count('Ag'), elements.count('AgPd'), len(elements)) == (20, 120, 140)
+    assert [str(atoms.symbols) for atoms in builder.initial.structures if len(atoms) == 1] == ['Ag', 'Pd']
+    assert builder.budget.get_dict() == {'labels': 340}
+
+
+@pytest.mark.parametrize('typed', ['emt\nmy_cluster\n', '\n\n'])
+def test_at_a_terminal_labeller_and_computer_are_asked_for(tmp_path, typed):
+    ours, theirs = pty.openpty()
+    os.write(ours, typed.encode())
+    command = [Path(sys.executable).parent / 'aiida-oodal', 'init', tmp_path / 'al', '--element', 'Al']
+    done = subprocess.run(command, stdin=theirs, capture_output=True, text=True, check=True)
+    os.close(ours)
+    os.close(theirs)
+    text = (tmp_path / 'al' / 'launch.py').read_text()
+    assert 'Computer [localhost]: ' in done.stdout
+    assert ("COMPUTER = 'my_cluster'" in text) == typed.startswith('emt')
+    assert ("LABELLER = 'oodal.label.pw'" in text) != typed.startswith('emt')
+
+
+def test_without_a_terminal_nothing_is_asked(tmp_path):
+    command = [Path(sys.executable).parent / 'aiida-oodal', 'init', tmp_path / 'al', '--element', 'Al']
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith('Wrote ')
+    assert "COMPUTER = 'localhost'" in (tmp_path / 'al' / 'launch.py').read_text()

@@ -5,6 +5,7 @@ import json
 
 import ase.io
 import click
+import numpy as np
 import pytest
 from aiida import orm
 from ase.build import bulk
@@ -14,6 +15,7 @@ from click.testing import CliRunner
 from aiida_oodal.cli import main
 from aiida_oodal.cli.queue import queue
 from aiida_oodal.data import StructureSetData
+from aiida_oodal.engine.label.calculators import label_structure
 from aiida_oodal.queue import LevelOfTheory, QueueStatus, claim, complete, enqueue, fail, get_entries
 
 LEVEL = LevelOfTheory('test.cli', {}, 'a level of the tests')
@@ -147,6 +149,43 @@ def test_labels_come_from_outside(tmp_path):
         assert (tmp_path / kind / asked[2] / name).exists()
 
 
+def test_labels_are_written_as_a_file_that_comes_back(tmp_path):
+    process = orm.WorkChainNode().store()
+    keys = make_entries(3, campaign=process.uuid)
+    claim('x', keys=keys[:2])
+    frames = []
+    for key in keys[:2]:
+        atoms = get_entries([key])[key].load_node().get_ase()
+        frames.append(label_structure(atoms, EMT()))
+        frames[-1].info['queue_key'] = key
+    frames[0].arrays['force_mask'] = np.array([1.0, 0.0, 0.0, 0.0])
+    labels = StructureSetData(frames).store()
+    complete(dict.fromkeys(keys[:2], labels.uuid))
+    path = tmp_path / 'new' / 'labels.extxyz'
+    assert '2 labels: ' in invoke('export', path, '--labels', '--campaign', process.pk)
+    assert '1 labels: ' in invoke('export', tmp_path / 'one.extxyz', '--labels', keys[1])
+    found = {atoms.info['queue_key']: atoms for atoms in ase.io.read(path, ':')}
+    assert set(found) == set(keys[:2])
+    for key, frame in zip(keys, frames, strict=False):
+        np.testing.assert_allclose(found[key].arrays['REF_forces'], frame.arrays['REF_forces'], atol=1e-7)
+        assert found[key].info['theory'] == LEVEL.text
+    back = list(StructureSetData.from_file(path))
+    np.testing.assert_array_equal(back[keys[0] != back[0].info['queue_key']].arrays['force_mask'], [1, 0, 0, 0])
+    assert all('REF_energy' in atoms.info for atoms in back)
+
+
+def test_an_entry_is_one_line_in_a_pipe_and_fits_where_a_width_is_said(monkeypatch):
+    (key,) = make_entries(1)
+    claim('x', keys=[key])
+    fail({key: 'it did not converge ' * 30})
+    result = CliRunner().invoke(main, ['queue', 'list', key])
+    (line,) = [line for line in result.output.splitlines() if key[:10] in line]
+    assert line.count('it did not converge') == 30
+    monkeypatch.setenv('COLUMNS', '80')
+    result = CliRunner().invoke(main, ['queue', 'list', key])
+    assert max(map(len, result.output.splitlines())) <= 80
+
+
 def test_export_warns_of_what_is_computed_here(tmp_path):
     keys = make_entries(1)
     said = invoke('export', tmp_path / 'x.extxyz', *keys)
@@ -212,6 +251,8 @@ def refusals(tmp_path):
     yield ('export', tmp_path / 'x', free), 'have no level of theory yet: say what will compute them'
     yield ('export', tmp_path / 'x', free, '--theory', ' '), 'say what computes the labels in 1 to 60 letters'
     yield ('export', tmp_path / 'x', '--gamma-above', 1e9), 'there is nothing to export'
+    yield ('export', tmp_path / 'x', '--labels', waiting), 'none of these entries has a label'
+    yield ('export', tmp_path / 'x', '--labels', '--format', 'qe'), '--labels writes extended XYZ'
     yield ('import', tmp_path / 'nothing'), 'does not exist'
     yield ('import', text), 'it does not name its entry: queue_key=... is missing'
     yield ('label', waiting, '--with', 'oodal.md.base'), "'oodal.md.base' is no labeller"

@@ -30,20 +30,39 @@ _NAMED = 20
     help='What will compute the labels, in words, such as "PBE, ORCA 6.0"; needed for entries '
     'that have no level of theory yet.',
 )
+@click.option(
+    '--labels',
+    'labelled',
+    is_flag=True,
+    help='Write what is labelled, with REF_energy [eV], REF_forces [eV/Å], REF_stress [eV/Å³] where there is one, and '
+    'force_mask: an extended XYZ file, for any other program.',
+)
 @PROFILE
-def export(path: Path, kind: str, theory: str | None, **which: Any) -> None:
+def export(path: Path, kind: str, theory: str | None, labelled: bool, **which: Any) -> None:
     """Write entries with their keys to PATH, a file (extxyz) or a folder: for labels that somebody else computes.
 
-    Without KEYs and filters: what campaigns wait for from outside, and what has no level of theory yet.
+    Without KEYs and filters: what campaigns wait for from outside, and what has no level of theory yet; with --labels:
+    all that is labelled.
 
     \b
     Example: compute and bring back
       aiida-oodal queue export to_label.extxyz --theory "PBE, ORCA 6.0"
       aiida-oodal queue import labelled.extxyz
+    All labels that a campaign asked for, as a file:
+      aiida-oodal queue export labels.extxyz --labels --campaign 123
     """  # noqa: D301
+    from aiida_oodal.engine.errors import OodalError
     from aiida_oodal.operations.queueing import give_outside
+    from aiida_oodal.queue.exchange import export_labels
+    from aiida_oodal.queue.listing import select_entries
 
     with plain_errors():
+        if labelled:
+            if kind != 'extxyz' or theory is not None:
+                raise OodalError('--labels writes extended XYZ with the level of each label: leave out --format and '
+                                 '--theory')  # fmt: skip
+            click.echo(f'{export_labels(select_entries(make_selection(**which)), path)} labels: {path}')
+            return
         entries, paths, others = give_outside(make_selection(**which), path, kind, theory)
     click.echo(f'{len(entries)} structures: {paths[0]}' + (f' and {len(paths) - 1} others' if len(paths) > 1 else ''))
     if others:

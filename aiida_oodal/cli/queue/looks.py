@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +17,8 @@ from .filters import filters, make_selection
 if TYPE_CHECKING:
     from aiida_oodal.queue import Entry
 
-#: Characters of a line where nobody says how wide the paper is.
-_PIPE_WIDTH = 200
+#: Characters of a line where the next program reads it: an entry is never broken into two.
+_PIPE_WIDTH = 10_000
 #: Columns of the list, and how wide they are at least.
 _COLUMNS = {
     'key': 10,
@@ -39,6 +40,8 @@ _COLUMNS = {
 @PROFILE
 def list_(limit: int, as_json: bool, **which: Any) -> None:
     """Count entries by status, and list them: those with the highest priority first, then the oldest.
+
+    In a pipe each entry is one line, however long, unless the variable COLUMNS says how wide lines are.
 
     \b
     Example: what failed in the last two days, and why
@@ -74,8 +77,8 @@ def list_(limit: int, as_json: bool, **which: Any) -> None:
             entry.theory or '-',
             entry.reason or '',
         )
-    is_terminal = click.get_text_stream('stdout').isatty()
-    Console(highlight=False, width=None if is_terminal else _PIPE_WIDTH).print(table)
+    is_for_people = click.get_text_stream('stdout').isatty() or 'COLUMNS' in os.environ
+    Console(highlight=False, width=None if is_for_people else _PIPE_WIDTH).print(table)
     if (total := sum(counts.values())) > len(entries):
         click.echo(f'{total - len(entries)} more: -n {total} lists all')
 
@@ -147,10 +150,10 @@ def _describe_label(entry: Entry) -> list[tuple[str, str]]:
     from aiida import orm
     from numpy.linalg import norm
 
-    from aiida_oodal.engine.labels import ENERGY, FORCES, QUEUE_KEY
+    from aiida_oodal.engine.labels import ENERGY, FORCES
+    from aiida_oodal.queue.exchange import read_labels
 
-    labels = orm.load_node(entry.label)
-    atoms = next(atoms for atoms in labels if atoms.info[QUEUE_KEY] == entry.key)
+    labels, atoms = orm.load_node(entry.label), read_labels([entry])[entry.key]
     largest = float(norm(atoms.arrays[FORCES], axis=1).max())
     return [('label', f'StructureSetData<{labels.pk}>: {atoms.info[ENERGY]:.6f} eV, largest force {largest:.4f} eV/Å')]
 

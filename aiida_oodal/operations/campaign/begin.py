@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pprint
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,13 +19,13 @@ from aiida_oodal.engine.exchange.read import read_structures
 from aiida_oodal.engine.labels import ENERGY, FORCES
 from aiida_oodal.templates import get_template
 
-#: Names of files in the folder.
-SCRIPT, STRUCTURE = 'launch.py', 'structure.extxyz'
+#: Names of the script and of the folder with structures, in the folder.
+SCRIPT, STRUCTURES = 'launch.py', 'structures'
 #: Edges that the cells of walkers and of the first structures have at least, angstrom.
 _LARGE, _SMALL = 16.0, 7.0
 #: Atoms that the first structures have at most, where the cell that was given allows it.
 _MOST_ATOMS = 64
-#: How many first structures there are, for each element.
+#: How many first structures are made of each structure, for each of its elements.
 _COUNT = 20
 #: Labels of clusters after which a campaign ends.
 _BUDGET = 200
@@ -88,38 +89,59 @@ def choose_labeller(name: str, elements: Sequence[str]) -> Labeller:
     return Labeller('oodal.label.ase', {'calculator': {'calculator': name, 'parameters': {}}}, free_atoms=False)
 
 
-def read_start(structure: Path | None, elements: Sequence[str]) -> Atoms:
-    """Return the structure that walkers begin with: the one of a file, or the crystal of an element.
+def read_starts(structures: Sequence[Path], elements: Sequence[str]) -> dict[str, Atoms]:
+    """Return the structures that walkers begin with: those of files, and the crystals of elements.
 
-    :param elements: at most one; which crystal several form nobody can guess.
-    :raises OodalError: if there is neither or both, if the file cannot be read or has several structures, or if the
-        element has no crystal in ASE.
+    :param structures: files with one structure each.
+    :param elements: at most one where there is no file; which crystal several form nobody can guess.
+    :return: by names that are fit for those of walkers: of the files, or of the elements.
+    :raises OodalError: if there is neither, if a file cannot be read or has several structures, or if an element has
+        no cubic crystal in ASE.
     """
-    if (structure is None) != bool(elements):
-        raise OodalError('give either --structure FILE or --element SYMBOL')
-    if len(elements) > 1:
+    if not structures and not elements:
+        raise OodalError('give --structure FILE or --element SYMBOL')
+    if not structures and len(elements) > 1:
         raise OodalError(
             f'--element {" --element ".join(elements)}: which crystal they form together is not known: give a file of '
-            'the alloy by --structure, or begin with examples/launch_alloy.py'
+            'the alloy by --structure, too, or begin with examples/launch_alloy.py'
         )
-    if structure is None:
-        try:
-            return bulk(elements[0], cubic=True)
-        except (KeyError, ValueError, RuntimeError) as error:
-            raise OodalError(
-                f'ASE knows no cubic crystal of {elements[0]!r} ({error}): give a file of it by --structure; '
-                'examples/launch_alloy.py shows how to make an alloy'
-            ) from error
-    found = read_structures(structure).structures
+    starts: dict[str, Atoms] = {}
+    for path in structures:
+        starts[_name_start(path.name.split('.')[0], starts)] = _read_start(path)
+    for element in dict.fromkeys(elements):
+        starts[_name_start(element, starts)] = _make_crystal(element)
+    return starts
+
+
+def _name_start(wanted: str, taken: Mapping[str, Atoms]) -> str:
+    """Return a name that AiiDA takes for the begin of a link label, and that is not taken."""
+    name = re.sub('[^0-9A-Za-z]+', '_', wanted).strip('_')
+    name = name if name.isidentifier() else f'structure_{name}'.strip('_')
+    numbered = (f'{name}_{number}' for number in range(2, len(taken) + 2))
+    return name if name not in taken else next(each for each in numbered if each not in taken)
+
+
+def _make_crystal(element: str) -> Atoms:
+    try:
+        return bulk(element, cubic=True)
+    except (KeyError, ValueError, RuntimeError) as error:
+        raise OodalError(
+            f'ASE knows no cubic crystal of {element!r} ({error}): give a file of it by --structure; '
+            'examples/launch_alloy.py shows how to make an alloy'
+        ) from error
+
+
+def _read_start(path: Path) -> Atoms:
+    found = read_structures(path).structures
     if len(found) != 1:
         raise OodalError(
-            f'{structure}: there are {len(found)} structures in it, and walkers begin with one. Write that one to a '
-            f'file of its own: ase convert -n 0 {structure} start.extxyz'
+            f'{path}: there are {len(found)} structures in it, and walkers begin with one. Write each that you want to '
+            f'a file of its own, and give them all: ase convert -n 0 {path} start.extxyz'
         )
     atoms = found[0]
     if not atoms.pbc.any():
         raise OodalError(
-            f'{structure}: no axis is periodic: give a cell, as in `atoms.center(vacuum=8); atoms.pbc = True` for a '
+            f'{path}: no axis is periodic: give a cell, as in `atoms.center(vacuum=8); atoms.pbc = True` for a '
             'molecule in a box'
         )
     return Atoms(atoms.symbols, atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
@@ -127,7 +149,7 @@ def read_start(structure: Path | None, elements: Sequence[str]) -> Atoms:
 
 def write_script(
     folder: Path,
-    atoms: Atoms,
+    starts: Mapping[str, Atoms],
     *,
     name: str,
     computer: str,
@@ -136,10 +158,11 @@ def write_script(
     protocol: str,
     labelled: Path | None = None,
 ) -> Path:
-    """Write the script, the structure and the labels that it reads, and return the path of the script.
+    """Write the script, the structures and the labels that it reads, and return the path of the script.
 
+    :param starts: the structures that walkers begin with, by name.
     :param name: label of the campaign.
-    :param temperatures: one walker is heated from 300 K to each of these, kelvin.
+    :param temperatures: one walker of each structure is heated from 300 K to each of these, kelvin.
     :param labelled: labelled structures of the user's own.
     :raises OodalError: if the script is there already, or something that is asked for is not known.
     """
@@ -148,17 +171,28 @@ def write_script(
         raise OodalError(f'{path} is there already: give another folder, or move it away')
     if protocol not in ('quick', 'balanced', 'careful'):
         raise OodalError(f'there is no protocol {protocol!r}; {suggest(protocol, ("quick", "balanced", "careful"))}')
-    chosen = choose_labeller(labeller, sorted(set(atoms.symbols)))
+    elements = sorted({symbol for atoms in starts.values() for symbol in atoms.symbols})
+    chosen = choose_labeller(labeller, elements)
     if labelled is not None:
         found = read_structures(labelled).structures
         if not any(ENERGY in frame.info and FORCES in frame.arrays for frame in found):
             raise OodalError(f'{labelled}: no structure has {ENERGY} and {FORCES}')
-    count = _COUNT * len(set(atoms.symbols))
     labels = '' if labelled is None else f'labelled{"".join(labelled.suffixes)}'
-    large, small = _repeats(atoms, _LARGE), _repeats(atoms, _SMALL, most=_MOST_ATOMS)
-    walkers = {f'to_{end:.0f}K': {'temperature': [300, round(end)], 'steps': 20000} for end in temperatures}
+    repeats = {
+        start: (_repeats(atoms, _SMALL, most=_MOST_ATOMS), _repeats(atoms, _LARGE)) for start, atoms in starts.items()
+    }
+    sizes = sorted({len(starts[start]) * int(np.prod(large)) for start, (_, large) in repeats.items()})
+    walkers = {
+        f'{f"{start}_" if len(starts) > 1 else ""}to_{end:.0f}K': (
+            start,
+            {'temperature': [300, round(end)], 'steps': 20000},
+        )
+        for start in starts
+        for end in temperatures
+    }
+    n_first = _COUNT * sum(len(set(atoms.symbols)) for atoms in starts.values())
     text = get_template('launch/campaign.py.j2').render(
-        title=f'A campaign on {atoms.get_chemical_formula()}',
+        title=f'A campaign on {", ".join(atoms.get_chemical_formula() for atoms in starts.values())}',
         file=SCRIPT,
         # `verdi run` leaves the folder out of `__file__`
         folder=repr(str(folder.resolve())),
@@ -168,18 +202,19 @@ def write_script(
         labeller=chosen.entry_point,
         label=pprint.pformat(chosen.label, width=_WIDTH, sort_dicts=False),
         walkers=walkers,
-        budget=_BUDGET + (0 if labelled is not None else count),
-        structure=STRUCTURE,
+        budget=_BUDGET + (0 if labelled is not None else n_first),
+        structures=STRUCTURES,
         labelled=labels,
-        count=count,
+        count=_COUNT,
+        elements=elements,
         free_atoms=chosen.free_atoms,
-        small=small,
-        large=large,
-        n_atoms=len(atoms) * int(np.prod(large)),
+        repeats=repeats,
+        n_atoms=f'{sizes[0]} to {sizes[-1]}' if len(sizes) > 1 else sizes[0],
         protocol=protocol,
     )
-    folder.mkdir(parents=True, exist_ok=True)
-    ase.io.write(folder / STRUCTURE, atoms)
+    (folder / STRUCTURES).mkdir(parents=True, exist_ok=True)
+    for start, atoms in starts.items():
+        ase.io.write(folder / STRUCTURES / f'{start}.extxyz', atoms)
     if labelled is not None:
         (folder / labels).write_bytes(labelled.read_bytes())
     path.write_text(text, encoding='utf-8')
