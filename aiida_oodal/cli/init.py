@@ -11,7 +11,6 @@ import click
 from .params import plain_errors
 
 
-
 def ask(context: click.Context, option: click.Parameter, value: Any) -> Any:
     """Ask for an option that was not given, if there is a terminal to ask at; else take its default."""
     given = context.get_parameter_source(option.name or '') is not click.core.ParameterSource.DEFAULT

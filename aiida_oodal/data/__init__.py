@@ -1,7 +1,7 @@
 """Node types: every one is queryable by its attributes, uses constant file names, and is identified by its content."""
 
 from .ace import AcePotentialData
-from .cluster import ClusterData
+from .cluster import ClusterData, is_cut
 from .latents import LatentsData, open_ensemble
 from .mace import MaceModelData
 from .ood import OodReferenceData, OodScoresData
@@ -18,5 +18,6 @@ __all__ = (
     'PotentialData',
     'StructureSetData',
     'get_structures',
+    'is_cut',
     'open_ensemble',
 )

@@ -37,7 +37,7 @@ _INFO = (
 
 
 class ClusterData(StructureData):
-    """A small periodic cell with its ``force_mask``; atom 0 is the centre.
+    """A small periodic cell with its ``force_mask``; atom 0 is the centre. A small snapshot may be taken whole.
 
     :param cluster: as :func:`aiida_oodal.engine.carve.extract_cluster` returns it: per-atom arrays ``force_mask``
         (1.0 core, 0.0 buffer) and ``parent_index``; its ``info`` says where it was cut.
@@ -80,10 +80,16 @@ class ClusterData(StructureData):
             None,
             description='Which grade finds the centre out of distribution: both, gamma only, score only or neither',
         )
-        radius: float = OrmMetadataField(description='Radius of the core, angstrom')
-        buffer: float = OrmMetadataField(description='Thickness of the buffer, angstrom')
-        shape: str = OrmMetadataField(description='sphere (vacuum in the corners) or cube (bulk density)')
-        repair: str = OrmMetadataField(description='How overlaps across the boundary are mended: error, drop or relax')
+        radius: float | None = OrmMetadataField(
+            None, description='Radius of the core, angstrom; none of a whole snapshot, as buffer and repair'
+        )
+        buffer: float | None = OrmMetadataField(None, description='Thickness of the buffer, angstrom')
+        shape: str = OrmMetadataField(
+            description='sphere (vacuum in the corners), cube (bulk density), or whole: the snapshot in its own cell'
+        )
+        repair: str | None = OrmMetadataField(
+            None, description='How overlaps across the boundary are mended: error, drop or relax'
+        )
         repair_dropped: int = OrmMetadataField(0, description='Buffer atoms that were dropped')
         repair_moved: int = OrmMetadataField(0, description='Buffer atoms that were moved')
 
@@ -125,6 +131,11 @@ class ClusterData(StructureData):
         return np.array(self.base.attributes.get('force_mask'), dtype=np.float64)
 
     @property
+    def is_whole(self) -> bool:
+        """Whether it is a snapshot in its own cell, from which nothing was cut."""
+        return bool(self.base.attributes.get('shape') == 'whole')
+
+    @property
     def gamma(self) -> NDArray[np.float64] | None:
         """Extrapolation grade of each atom in the snapshot, shape ``(n_atoms,)``; None if it is not known."""
         gamma = self.base.attributes.get('gamma', None)
@@ -143,6 +154,11 @@ class ClusterData(StructureData):
             hold(atoms, np.array(stored['move_mask'], dtype=bool))
         atoms.info.update({key: stored[key] for key in _INFO if stored.get(key) is not None})
         return atoms
+
+
+def is_cut(structure: StructureData) -> bool:
+    """Whether a structure was cut out of a larger one, so that its cell says nothing about k-points."""
+    return isinstance(structure, ClusterData) and not structure.is_whole
 
 
 def _plain(value: Any) -> Any:

@@ -14,7 +14,7 @@ from aiida import orm
 from ase import Atoms
 
 from aiida_oodal.calculations.labels import import_labels
-from aiida_oodal.data import ClusterData, StructureSetData, get_structures
+from aiida_oodal.data import StructureSetData, get_structures, is_cut
 from aiida_oodal.engine.errors import OodalError
 from aiida_oodal.engine.exchange.read import iterate_structures, name_place
 from aiida_oodal.engine.exchange.stream import Failure
@@ -127,7 +127,7 @@ def _write_input(folder: Path, key: str, node: orm.StructureData, kind: str) -> 
         return path
     path = folder / 'pw.in'
     # A cluster is large and its surroundings are cut: the Gamma point is enough.
-    gamma_only = isinstance(node, ClusterData) or not atoms.pbc.any()
+    gamma_only = is_cut(node) or not atoms.pbc.any()
     points: dict[str, Any] = {'kpts': None} if gamma_only else {'kspacing': _KSPACING}
     data = {
         'control': {'calculation': 'scf', 'title': key, 'prefix': key, 'tprnfor': True, 'tstress': True},

@@ -135,7 +135,9 @@ def test_a_file_of_several_structures_is_refused_with_the_command_that_takes_one
     ase.io.write(path, [bulk('Cu', cubic=True, a=a) for a in (3.6, 3.7)])
     given = ('--labeller', 'emt', '--computer', localhost.label)
     said = invoke(tmp_path / 'cu', '--structure', path, *given, code=1)
-    assert f'{path}: there are 2 structures in it, and walkers begin with one. Write each that you want to a file' in said
+    assert (
+        f'{path}: there are 2 structures in it, and walkers begin with one. Write each that you want to a file' in said
+    )
     assert not (tmp_path / 'cu').exists()
     command = said.rpartition(': ')[2].split()
     done = subprocess.run([Path(sys.executable).parent / command[0], *command[1:]], cwd=tmp_path, check=False)

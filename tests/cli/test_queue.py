@@ -14,7 +14,8 @@ from click.testing import CliRunner
 
 from aiida_oodal.cli import main
 from aiida_oodal.cli.queue import queue
-from aiida_oodal.data import StructureSetData
+from aiida_oodal.data import ClusterData, StructureSetData
+from aiida_oodal.engine.carve.cluster import extract_cluster, take_whole
 from aiida_oodal.engine.label.calculators import label_structure
 from aiida_oodal.queue import LevelOfTheory, QueueStatus, claim, complete, enqueue, fail, get_entries
 
@@ -172,6 +173,18 @@ def test_labels_are_written_as_a_file_that_comes_back(tmp_path):
     back = list(StructureSetData.from_file(path))
     np.testing.assert_array_equal(back[keys[0] != back[0].info['queue_key']].arrays['force_mask'], [1, 0, 0, 0])
     assert all('REF_energy' in atoms.info for atoms in back)
+
+
+def test_a_whole_snapshot_has_the_k_points_of_its_cell_and_a_cluster_gamma(tmp_path):
+    snapshot = make_atoms() * 2
+    nodes = [
+        ClusterData(take_whole(snapshot, 4)),
+        ClusterData(extract_cluster(snapshot, 4, 3.0, 1.0, cutoff=4.0, repair='drop', bond_scale=0.75)),
+    ]
+    keys = [entry.key for entry in enqueue([node.store() for node in nodes], LEVEL).values()]
+    invoke('export', tmp_path, *keys, '--format', 'qe')
+    points = {key: (tmp_path / key / 'pw.in').read_text().partition('K_POINTS ')[2].split()[0] for key in keys}
+    assert list(points.values()) == ['automatic', 'gamma']
 
 
 def test_an_entry_is_one_line_in_a_pipe_and_fits_where_a_width_is_said(monkeypatch):

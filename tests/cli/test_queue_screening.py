@@ -53,6 +53,16 @@ def test_whole_candidates_and_the_surroundings_of_their_worst_atoms_are_labelled
         ]
         assert np.argmax(shares[scores.offsets[row] : scores.offsets[row + 1]]) == centre
 
+        # and so `why` tells it
+        place = int(scores.structure_index[row])
+        (number,) = [n for n, atoms in enumerate(candidates) if atoms.info['set_index'] == place]
+        told = ' '.join(CliRunner().invoke(main, ['why', entry.key], catch_exceptions=False).output.split())
+        scored = screening.inputs.targets['hot'].structures
+        assert f'The snapshot is structure {place} of StructureSetData<{scored.pk}>, candidate {number}' in told
+        assert f'in ScreenWorkChain<{screening.pk}>' in told
+        assert f'The centre is atom {centre} of {len(candidates.get_atoms(number))}' in told
+        assert f'OodReferenceData<{screening.outputs.references["T1"].pk}>' in told
+
     for arguments, message in (
         (('add', screening.pk, '--target', 'cold'), "has no target 'cold'; there are hot"),
         (('add', screening.pk, '--carve'), 'cutoff is missing'),

@@ -16,6 +16,7 @@ from machine import require
 from aiida_oodal.calculations.codes import get_engine_code
 from aiida_oodal.calculations.select_clusters import SelectClustersCalculation
 from aiida_oodal.data import AcePotentialData, ClusterData, MaceModelData, OodReferenceData, StructureSetData
+from aiida_oodal.report.campaign.why import explain
 from aiida_oodal.workchains.carve import CarveWorkChain
 
 require('mace')
@@ -88,6 +89,21 @@ def carved(inputs, graded):
     outputs, node = run_get_node(CarveWorkChain, **inputs(graded, **WIDE))
     assert node.is_finished_ok, node.exit_message
     return outputs
+
+
+def test_a_small_snapshot_becomes_one_cluster_as_a_whole(inputs, graded):
+    outputs, node = run_get_node(CarveWorkChain, **inputs(graded, **WIDE, whole_atoms=500))
+    assert node.is_finished_ok, node.exit_message
+    (whole,) = outputs['clusters'].values()
+    frame, back = graded.get_atoms(0), whole.get_atoms()
+    assert whole.is_whole
+    assert back.cell.cellpar() == pytest.approx(frame.cell.cellpar())
+    np.testing.assert_allclose(back.positions, frame.positions[back.arrays['parent_index']])
+    assert whole.base.attributes.get('gamma_cluster') == pytest.approx(frame.arrays['gamma'].max(), rel=1e-4)
+    assert whole.force_mask.all()
+    told = explain(whole)
+    assert f'The snapshots are StructureSetData<{graded.pk}>; what made them is not in the graph.' in told[1].sentences
+    assert told[0].sentences == ('It is a whole snapshot of 500 atoms, asked for because of one Al atom.',)
 
 
 def test_clusters_of_md_that_an_ensemble_graded_show_its_gamma(carved, graded, shared):

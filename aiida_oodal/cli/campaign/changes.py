@@ -209,7 +209,7 @@ def _add_walker(changes: dict[str, Any], text: str) -> None:
     name, _, file = text.partition('=')
     if not (name and file):
         raise OodalError(f'--walker {text}: write it as NAME=FILE, such as slab=slab.cif')
-    structure = StructureSetData([read_start(Path(file), ())])
+    structure = StructureSetData([read_start(Path(file))])
     changes.setdefault('walkers', {}).setdefault(name, {})['structure'] = structure
 
 

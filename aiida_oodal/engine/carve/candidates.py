@@ -61,7 +61,7 @@ def cut_candidates(
         centres = worst_centres(
             frame,
             gamma_min=thresholds.gamma_select,
-            max_centres=settings.centres_per_snapshot,
+            max_centres=1 if len(frame) <= settings.whole_atoms else settings.centres_per_snapshot,
             min_separation=settings.min_separation,
         )
         gamma = frame.arrays['gamma']

@@ -8,6 +8,8 @@ from typing import Any, get_args
 
 import numpy as np
 from ase import Atoms
+from ase.neighborlist import neighbor_list
+from numpy.typing import NDArray
 
 from aiida_oodal.engine.carve import repair as mend
 from aiida_oodal.engine.constraints import MOVE_MASK, free_mask, hold
@@ -132,8 +134,9 @@ def extract_clusters(
 
 @dataclass(frozen=True)
 class Cut:
-    """How clusters are cut; the fields are the parameters of :func:`extract_cluster`.
+    """How clusters are cut; the fields are the parameters of :func:`extract_cluster`, and one more.
 
+    :param whole_atoms: a snapshot of at most this many atoms is not cut: :func:`take_whole`.
     :raises OodalError: when a value makes no sense, or the edge is at most twice the cutoff.
     """
 
@@ -145,6 +148,7 @@ class Cut:
     min_distance: float = 0.5
     bond_scale: float = 0.0
     repair: Repair = 'error'
+    whole_atoms: int = 0
 
     def __post_init__(self) -> None:
         for name in ('radius', 'cutoff', 'buffer', 'epsilon', 'min_distance', 'bond_scale'):
@@ -179,6 +183,8 @@ class Cut:
 def cut_each(snapshot: Atoms, centres: Sequence[int] | IntArray, cut: Cut) -> Iterator[Atoms | OodalError]:
     """Cut a cluster around each centre; if one cannot be cut, its error takes its place.
 
+    A snapshot of at most ``cut.whole_atoms`` atoms is taken whole for each centre.
+
     :param centres: indices of the centre atoms, from 0.
     :return: for each centre in turn the cluster, or the error.
     :raises OodalError: at once, when the snapshot or a centre index is bad.
@@ -186,6 +192,13 @@ def cut_each(snapshot: Atoms, centres: Sequence[int] | IntArray, cut: Cut) -> It
     indices = _check_centres(centres, len(snapshot))
     positions = np.ascontiguousarray(snapshot.positions, dtype=np.float64)
     _check_finite(positions)
+    if len(snapshot) <= cut.whole_atoms:
+        for centre in indices.tolist():
+            try:
+                yield take_whole(snapshot, centre, min_distance=cut.min_distance)
+            except OodalError as error:
+                yield error
+        return
     lattice = Lattice.of(snapshot)
     found = images_inside_each(positions, lattice, positions[indices], cut.region)
     for centre, (parent_index, displacements) in zip(indices.tolist(), found, strict=True):
@@ -202,6 +215,28 @@ def cut_each(snapshot: Atoms, centres: Sequence[int] | IntArray, cut: Cut) -> It
             yield _finish(snapshot, centre, carved, cut)
         except OodalError as error:
             yield error
+
+
+def take_whole(snapshot: Atoms, centre: int, *, min_distance: float = 0.5) -> Atoms:
+    """Return a small snapshot as a cluster without a buffer, in its own cell.
+
+    The centre comes first, the other atoms follow in their order. ``force_mask`` is 1 for all, ``shape`` is ``whole``;
+    the rest is as :func:`extract_cluster` has it, without what belongs to a cut.
+
+    :param min_distance: in angstrom.
+    :raises OodalError: if atoms overlap.
+    """
+    limit = min(min_distance, mend.PARENT_LIMIT)
+    first, second, distance = neighbor_list('ijd', snapshot, limit)
+    if len(distance):
+        raise OodalError(
+            f'atoms {first[0]} and {second[0]} are {distance[0]:.3g} angstrom apart in the snapshot itself: the frame '
+            'is not physical; take an earlier one'
+        )
+    order = np.concatenate([[centre], np.delete(np.arange(len(snapshot)), centre)])
+    bare = Atoms(snapshot.numbers[order], snapshot.positions[order], cell=snapshot.cell, pbc=snapshot.pbc)
+    info = {'shape': 'whole', 'center_parent_index': centre}
+    return _inherit(bare, snapshot, order, np.ones(len(order), dtype=bool), info)
 
 
 def _finish(snapshot: Atoms, centre: int, carved: Carved, cut: Cut) -> Atoms:
@@ -241,21 +276,23 @@ def _mend(carved: Carved, cut: Cut, name: str) -> tuple[IntArray, FloatArray, di
 def _assemble(
     snapshot: Atoms, carved: Carved, keep: IntArray, displacements: FloatArray, info: dict[str, Any]
 ) -> Atoms:
-    """Make the cluster of the kept atoms, with everything that it inherits."""
-    parent_index = carved.parent_index[keep]
-    cluster = Atoms(
-        numbers=carved.numbers[keep],
-        positions=displacements[keep] + carved.edge / 2,
-        cell=[carved.edge] * 3,
-        pbc=True,
-        info={key: value for key, value in snapshot.info.items() if not _is_label(key)} | info,
-    )
+    """Make the cluster of the kept atoms."""
+    positions = displacements[keep] + carved.edge / 2
+    bare = Atoms(carved.numbers[keep], positions, cell=[carved.edge] * 3, pbc=True)
+    return _inherit(bare, snapshot, carved.parent_index[keep], carved.core[keep], info)
+
+
+def _inherit(
+    cluster: Atoms, snapshot: Atoms, parent_index: IntArray, core: NDArray[np.bool_], info: dict[str, Any]
+) -> Atoms:
+    """Give a bare cluster everything that it inherits from the snapshot, and return it."""
+    cluster.info = {key: value for key, value in snapshot.info.items() if not _is_label(key)} | info
     for key, values in snapshot.arrays.items():
         if key not in _OWN_ARRAYS and not _is_label(key):
             cluster.arrays[key] = values[parent_index]
     if (free := free_mask(snapshot)) is not None:
         hold(cluster, free[parent_index])
-    cluster.arrays['force_mask'] = carved.core[keep].astype(np.float64)
+    cluster.arrays['force_mask'] = core.astype(np.float64)
     cluster.arrays['parent_index'] = parent_index
     return cluster
 

@@ -33,6 +33,13 @@ class CarveSettings(Options):
         ge=0.0,
         le=1.5,
     )
+    whole_atoms: int = option(
+        0,
+        'Frames of at most this many atoms are taken whole in place of clusters, once each: their energies and '
+        'stresses are learned, too. 0: never.',
+        ge=0,
+        le=100000,
+    )
     snapshots: int = option(1, 'How many frames to cut from, counted back from the last physical one.', ge=1, le=1000)
     centres_per_snapshot: int = option(3, 'Largest number of centres in a frame, the worst atoms first.', ge=1, le=1000)
     min_separation: float = option(4.0, 'Smallest distance between two centres of a frame, angstrom.', ge=0.0, le=100.0)
@@ -73,6 +80,7 @@ class CarveSettings(Options):
             min_distance=self.min_distance,
             bond_scale=self.bond_scale,
             repair=self.repair,
+            whole_atoms=self.whole_atoms,
         )
 
 

@@ -107,7 +107,7 @@ def read_starts(structures: Sequence[Path], elements: Sequence[str]) -> dict[str
         )
     starts: dict[str, Atoms] = {}
     for path in structures:
-        starts[_name_start(path.name.split('.')[0], starts)] = _read_start(path)
+        starts[_name_start(path.name.split('.')[0], starts)] = read_start(path)
     for element in dict.fromkeys(elements):
         starts[_name_start(element, starts)] = _make_crystal(element)
     return starts
@@ -131,7 +131,11 @@ def _make_crystal(element: str) -> Atoms:
         ) from error
 
 
-def _read_start(path: Path) -> Atoms:
+def read_start(path: Path) -> Atoms:
+    """Return the structure of a file, for walkers to begin with, without what else the file says of it.
+
+    :raises OodalError: if the file cannot be read, has several structures, or one that is not periodic.
+    """
     found = read_structures(path).structures
     if len(found) != 1:
         raise OodalError(

@@ -181,6 +181,7 @@ def _tell_carving(campaign: orm.WorkChainNode, history: CampaignHistory) -> Iter
         f'Around up to {carve.centres_per_snapshot} atoms with the largest γ of a frame, periodic cells ({shape}) were '
         f'cut out, with a core of radius {carve.radius:g} Å and a buffer of {carve.buffer:g} Å{repair}; at most '
         f'{select.max_clusters} of the cells of a round were chosen to be labelled.'
+        + (f' Frames of at most {carve.whole_atoms} atoms were taken whole.' if carve.whole_atoms else '')
     )
 
 

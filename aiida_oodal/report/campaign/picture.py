@@ -78,7 +78,7 @@ def _tell(link: Link) -> list[tuple[str, str, bool]]:
     gamma = '' if link.gamma is None else f', γ {link.gamma:.2f}'
     return [
         ('potential', f'PK {link.ignorant}', False),
-        ('MD', f'PK {link.md}', True),
+        ('MD', 'not known' if link.md is None else f'PK {link.md}', True),
         ('frame', f'PK {link.snapshots}{step}', False),
         ('cluster', f'PK {link.cluster}{gamma}', False),
         ('labels', f'PK {link.labels}', False),

@@ -22,7 +22,8 @@ class Link:
     """One label that a potential was trained on, and what led to it; nodes by their PK.
 
     :param gamma: of the centre atom in the snapshot, under the potential that was ignorant.
-    :param snapshots: the frames it was cut from, or the remote folder of MD that kept them.
+    :param snapshots: the frames it was cut from, the remote folder of MD that kept them, or candidates of a screening.
+    :param md: the run that made the frame; None if the graph does not know it.
     :param step: of the snapshot in MD.
     :param center: index of the centre atom in the snapshot.
     :param ignorant: what graded the snapshot: a potential, or the reference of an ensemble.
@@ -32,7 +33,7 @@ class Link:
     labels: int
     cluster: int
     snapshots: int
-    md: int
+    md: int | None
     ignorant: int
     gamma: float | None
     step: int | None
@@ -47,7 +48,7 @@ def trace_potential(potential: PotentialData) -> list[Link]:
     links: list[Link] = []
     begun: dict[int, tuple[Any, str]] = {}
     read: dict[int, dict[str, Any]] = {}  # many clusters are cut by one job, and from one frame
-    runs: dict[tuple[int, int | None], int] = {}
+    runs: dict[tuple[int, int | None], int | None] = {}
     for labels, cluster in find_learned(potential):
         carving = cluster.creator
         if carving.pk not in read:
@@ -56,9 +57,10 @@ def trace_potential(potential: PotentialData) -> list[Link]:
         begun[cluster.pk] = (cluster.ctime, cluster.uuid)  # PKs of an archive are in no order
         attributes = cluster.base.attributes
         step = attributes.get('step', None)
-        frames = inputs.get('snapshots') or inputs['parent_folder']
+        frames = find_frames(inputs)
         if (frames.pk, step) not in runs:
-            runs[frames.pk, step] = find_md(frames, step).pk
+            md = find_md(frames, step)
+            runs[frames.pk, step] = None if md is None else md.pk
         links.append(
             Link(
                 potential=potential.pk,
@@ -76,12 +78,23 @@ def trace_potential(potential: PotentialData) -> list[Link]:
 
 
 def find_grader(inputs: Mapping[str, Any]) -> orm.Data:
-    """Return what graded the frames that a job cut clusters from.
+    """Return what graded the frames that a job cut clusters from, or scored them.
 
     :param inputs: of the job, namespaces nested.
     """
+    if 'scores' in inputs:
+        return inputs['scores'].creator.inputs.reference
     grader: orm.Data = inputs.get('potential') or inputs['ensemble']['reference']
     return grader
+
+
+def find_frames(inputs: Mapping[str, Any]) -> StructureSetData | orm.RemoteData:
+    """Return what a job cut clusters from: frames, the folder of MD that kept them, or candidates of a screening.
+
+    :param inputs: of the job, namespaces nested.
+    """
+    frames: StructureSetData | orm.RemoteData = inputs.get('snapshots') or inputs.get('candidates')
+    return frames or inputs['parent_folder']
 
 
 def find_learned(model: orm.Data) -> Iterator[tuple[StructureSetData, ClusterData]]:
@@ -141,10 +154,20 @@ def find_first_student(labels: StructureSetData) -> orm.Data | None:
     return orm.load_node(min(models)[2]) if models else None
 
 
-def find_md(snapshots: StructureSetData | orm.RemoteData, step: int | None) -> orm.ProcessNode:
-    """Return the MD run that made the frame of a step; they may be joined, or graded afterwards."""
+def find_candidate(cluster: ClusterData) -> int | None:
+    """Return the number of the candidate of a screening that a cluster was cut from; None if it was cut from MD."""
+    link = cluster.base.links.get_incoming(link_type=LinkType.CREATE).first()
+    number: str | None = None if link is None or 'candidates' not in link.node.inputs else link.link_label
+    return None if number is None else int(number.removeprefix('c'))
+
+
+def find_md(snapshots: StructureSetData | orm.RemoteData, step: int | None) -> orm.ProcessNode | None:
+    """Return the MD run that made the frame of a step; frames may be joined, or graded afterwards.
+
+    :return: None for frames that nobody knows the origin of, and for candidates of a screening.
+    """
     creator = snapshots.creator
-    if isinstance(snapshots, orm.RemoteData):
+    if isinstance(snapshots, orm.RemoteData) or creator is None:
         return creator
     inputs = read_inputs(creator)
     runs = inputs.get('runs') or {name: value for name, value in inputs.items() if name.startswith('run_')}
@@ -153,7 +176,9 @@ def find_md(snapshots: StructureSetData | orm.RemoteData, step: int | None) -> o
         holding = [part for part in parts if step in part.get_set().info['step']]
         return find_md((holding or parts)[-1], step)
     earlier = inputs.get('snapshots')
-    return creator if earlier is None else find_md(earlier, step)
+    if earlier is not None:
+        return find_md(earlier, step)
+    return creator if isinstance(creator, orm.CalcJobNode) else None
 
 
 def read_inputs(process: orm.ProcessNode) -> dict[str, Any]:

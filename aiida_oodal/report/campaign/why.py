@@ -24,7 +24,16 @@ from aiida_oodal.queue import QueueStatus
 from aiida_oodal.queue.entry import EXTRA, Entry
 from aiida_oodal.workchains.calls import Call, Stage
 
-from .provenance import find_clusters, find_first_student, find_grader, find_learned, find_md, read_inputs
+from .provenance import (
+    find_candidate,
+    find_clusters,
+    find_first_student,
+    find_frames,
+    find_grader,
+    find_learned,
+    find_md,
+    read_inputs,
+)
 
 #: What can be asked about.
 Explained = ClusterData | orm.StructureData | StructureSetData | PotentialData | MaceModelData
@@ -72,14 +81,15 @@ def _tell_repair(cluster: ClusterData) -> str:
 def _explain_cluster(cluster: ClusterData) -> Iterator[Section]:
     get = cluster.base.attributes.get
     centre = cluster.get_ase().symbols[0]
-    buffer = f'{get("buffer"):g} Å of buffer around it' + ('' if get('shape') == 'cube' else ', and vacuum beyond')
-    yield Section(
-        f'{_name(cluster)}: {cluster.get_formula()}',
-        (
+    if cluster.is_whole:
+        told = f'It is a whole snapshot of {len(cluster.sites)} atoms, asked for because of one {centre} atom.'
+    else:
+        buffer = f'{get("buffer"):g} Å of buffer around it' + ('' if get('shape') == 'cube' else ', and vacuum beyond')
+        told = (
             f'It is a periodic cell of {len(cluster.sites)} atoms around one {centre} atom: {get("n_core")} core atoms '
-            f'within {get("radius"):g} Å, and {buffer}.' + _tell_repair(cluster),
-        ),
-    )
+            f'within {get("radius"):g} Å, and {buffer}.' + _tell_repair(cluster)
+        )
+    yield Section(f'{_name(cluster)}: {cluster.get_formula()}', (told,))
     job = cluster.creator
     if job is None:
         yield Section(
@@ -125,9 +135,8 @@ def _explain_cut(cluster: ClusterData, job: orm.ProcessNode) -> Iterator[Section
     """Tell of the snapshot that a cluster was cut from, of what graded it, and of the other candidates."""
     inputs = read_inputs(job)
     step = cluster.base.attributes.get('step', None)
-    frames = inputs.get('snapshots') or inputs['parent_folder']
-    md = find_md(frames, step)
-    told = [f'The snapshot is that of {_name(md)}{_at(md, step)}.']
+    frames = find_frames(inputs)
+    told = [_tell_origin(cluster, frames)]
     walk = _find_walk(job)
     if walk is not None:
         campaign, call = walk
@@ -142,6 +151,22 @@ def _explain_cut(cluster: ClusterData, job: orm.ProcessNode) -> Iterator[Section
     yield Section('Which model was ignorant', ignorant)
     if walk is not None and walk[1].stage is Stage.EXPLORE:
         yield Section('Who else was a candidate', tuple(_tell_selection(cluster, *walk)))
+
+
+def _tell_origin(cluster: ClusterData, frames: orm.Data) -> str:
+    """Tell what made the frame that a cluster was cut from."""
+    step = cluster.base.attributes.get('step', None)
+    md = find_md(frames, step)
+    if md is not None:
+        return f'The snapshot is that of {_name(md)}{_at(md, step)}.'
+    number = find_candidate(cluster)
+    if number is None:
+        return f'The snapshots are {_name(frames)}; what made them is not in the graph.'
+    place = frames.get_atoms(number).info['set_index']
+    whole = frames.creator.inputs.structures
+    screening = frames.creator.caller
+    by = '' if screening is None else f' in {_name(screening)}'
+    return f'The snapshot is structure {place} of {_name(whole)}, candidate {number}{by}, both counted from 0.'
 
 
 def _at(md: orm.ProcessNode, step: int | None) -> str:
@@ -178,7 +203,12 @@ def _tell_surroundings(cluster: ClusterData, frames: orm.Data, step: int | None)
     if not isinstance(frames, StructureSetData):
         yield f'The frames stayed in {_name(frames)}, where atom {centre} is the centre. In the cell it has {cell}.'
         return
-    snapshot = next(atoms for atoms in frames if step is None or atoms.info['step'] == step)
+    number = find_candidate(cluster)
+    snapshot = next(
+        atoms
+        for place, atoms in enumerate(frames)
+        if number in (None, place) and (step is None or atoms.info['step'] == step)
+    )
     parent = _describe_surroundings(snapshot, centre)
     same = ', and so it has in the cell' if parent == cell else f'; in the cell it has {cell}'
     yield f'The centre is atom {centre} of {len(snapshot)}. In the snapshot it has {parent}{same}.'

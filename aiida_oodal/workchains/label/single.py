@@ -11,7 +11,7 @@ from aiida.engine import ExitCode, Process, ToContext, calcfunction, while_
 from aiida.engine.processes.workchains.workchain import WorkChainSpec
 
 from aiida_oodal.calculations.explained import explained
-from aiida_oodal.data import ClusterData, StructureSetData, get_structures
+from aiida_oodal.data import StructureSetData, get_structures, is_cut
 from aiida_oodal.engine.errors import OodalError
 from aiida_oodal.engine.labels import LEVEL, QUEUE_KEY
 from aiida_oodal.workchains.protocols import merge
@@ -69,7 +69,7 @@ class LabelSingleWorkChain(ResumingWorkChain):
         settings, structure = self.inputs.settings.get_dict(), self.ctx.structure
         if problem := adapter.check(inputs, settings, {kind.symbol for kind in structure.kinds}):
             return self.exit_codes.ERROR_INPUT.format(message=problem)
-        is_cluster = isinstance(self.inputs.structure, ClusterData)
+        is_cluster = is_cut(self.inputs.structure)
         try:
             made = adapter.make_inputs(inputs, settings, structure, is_cluster=is_cluster)
         except OodalError as error:

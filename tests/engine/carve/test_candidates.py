@@ -77,6 +77,18 @@ def test_several_centres_do_not_overlap_and_frames_that_are_not_physical_are_pas
     assert apart.min() >= 8.0
 
 
+def test_a_frame_that_is_small_enough_is_one_candidate(hot_al: Atoms) -> None:
+    attempts = attempts_of(hot_al, whole_atoms=len(hot_al))
+    (cell,) = cells_of(attempts)
+    assert attempts[0].centre == int(hot_al.arrays['gamma'].argmax())
+    found = judge_candidates(attempts, CarveSettings.load(CARVE), THRESHOLDS, [own(cell)])
+    (whole,) = found.clusters
+    assert len(whole) == len(hot_al)
+    assert whole.info['gamma_cluster'] == hot_al.arrays['gamma'].max()
+    assert whole.info['buffer_above_break'] == 0
+    assert len(attempts_of(hot_al, whole_atoms=len(hot_al) - 1)) == 3
+
+
 def test_a_cell_that_cannot_be_cut_has_its_reason(hot_al: Atoms) -> None:
     # buffer atoms 3 angstrom apart and no repair: every cube has some across its boundary
     attempts = attempts_of(hot_al, repair='error', min_distance=3.0)

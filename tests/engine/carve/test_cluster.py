@@ -6,7 +6,7 @@ from ase import Atoms
 from ase.build import bulk, fcc111, molecule
 from ase.constraints import FixAtoms
 
-from aiida_oodal.engine.carve.cluster import Cut, cut_each, extract_cluster, extract_clusters
+from aiida_oodal.engine.carve.cluster import Cut, cut_each, extract_cluster, extract_clusters, take_whole
 from aiida_oodal.engine.errors import OodalError
 
 
@@ -215,3 +215,33 @@ def test_bad_snapshots_are_a_clear_error() -> None:
         extract_cluster(flat, 0, 4.0, 3.0, cutoff=6.0)
     with pytest.raises(OodalError, match='centre atom 0 does not exist'):
         extract_cluster(Atoms(cell=[9, 9, 9], pbc=True), 0, 4.0, 3.0, cutoff=6.0)
+
+
+def test_a_small_snapshot_is_taken_whole_with_its_worst_atom_first() -> None:
+    slab = fcc111('Al', (2, 2, 3), vacuum=5.0)
+    slab.pbc = (True, True, False)
+    slab.set_constraint(FixAtoms([0, 1, 2, 3]))
+    slab.arrays |= {'gamma': np.arange(12.0), 'REF_forces': np.zeros((12, 3))}
+    slab.info = {'step': 7, 'REF_energy': -1.0}
+    whole = take_whole(slab, 5)
+    order = [5, 0, 1, 2, 3, 4, 6, 7, 8, 9, 10, 11]
+    assert whole.arrays['parent_index'].tolist() == order
+    np.testing.assert_array_equal(whole.positions, slab.positions[order])
+    np.testing.assert_array_equal(whole.arrays['gamma'], order)
+    np.testing.assert_array_equal(whole.cell.array, slab.cell.array)
+    assert whole.pbc.tolist() == [True, True, False]
+    assert whole.arrays['force_mask'].tolist() == [1.0] * 12
+    assert whole.constraints[0].index.tolist() == [1, 2, 3, 4]
+    assert whole.info == {'step': 7, 'shape': 'whole', 'center_parent_index': 5}
+    assert 'REF_forces' not in whole.arrays
+    (again,) = cut_each(slab, [5], Cut(4.0, 3.0, 5.0, whole_atoms=12))
+    assert again == whole
+    (cut,) = cut_each(slab, [5], Cut(4.0, 3.0, 5.0, whole_atoms=11, repair='drop', bond_scale=0.75))
+    assert cut.info['shape'] == 'cube'
+
+
+def test_a_snapshot_whose_atoms_overlap_is_not_taken_whole() -> None:
+    atoms = aluminium(2)
+    atoms.positions[3] = atoms.positions[9] + [0.3, 0, 0]
+    (refused,) = cut_each(atoms, [3], Cut(4.0, 3.0, 5.0, whole_atoms=100))
+    assert 'atoms 3 and 9 are 0.3 angstrom apart in the snapshot itself' in str(refused)

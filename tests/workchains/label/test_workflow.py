@@ -11,6 +11,8 @@ from aiida.engine import WorkChain, run_get_node
 from ase.build import bulk
 from machine import find_program, require
 
+from aiida_oodal.data import ClusterData
+from aiida_oodal.engine.carve.cluster import extract_cluster, take_whole
 from aiida_oodal.engine.errors import OodalError
 from aiida_oodal.queue import find_entries
 from aiida_oodal.workchains.label.adapter import Adapter, load_adapter, load_workflow
@@ -61,7 +63,8 @@ class SpringsAdapter(Adapter):
         return {'stiffness': inputs['springs']['stiffness']}
 
     def make_inputs(self, inputs, settings, structure, *, is_cluster):
-        return {**inputs, 'structure': structure}
+        kind = 'cut out' if is_cluster else 'whole'
+        return {**inputs, 'structure': structure, 'metadata': {'label': kind}}
 
     def read(self, outputs):
         found = outputs['found'].get_dict()
@@ -114,6 +117,16 @@ def test_a_workflow_of_ones_own_labels(springs):
     # the label has a history: it was made of what the workflow found
     made_of = outputs['labels'].creator.inputs
     assert made_of.found.uuid == singles_of(node)[0].called[0].outputs.found.uuid
+
+
+def test_only_what_was_cut_out_is_given_as_a_cluster(springs):
+    builder, snapshot = springs(make_atoms(11)), make_atoms(12) * 2
+    cell = extract_cluster(snapshot, 3, 3.0, 1.0, cutoff=4.0, repair='drop', bond_scale=0.75)
+    builder.clusters = {'cell': ClusterData(cell), 'frame': ClusterData(take_whole(snapshot, 3))}
+    _, node = run_get_node(builder)
+    assert node.is_finished_ok, node.exit_message
+    told = {single.inputs.structure.is_whole: single.called[0].label for single in singles_of(node)}
+    assert told == {False: 'cut out', True: 'whole'}
 
 
 def test_it_is_tried_with_other_settings_and_the_last_reason_is_given(springs):
