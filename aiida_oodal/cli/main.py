@@ -22,6 +22,10 @@ COMMANDS = {
     'report': ('aiida_oodal.cli.report:report', 'Write the HTML page of a campaign.'),
     'scores': ('aiida_oodal.cli.screen:scores', 'Print and export what a screening found.'),
     'screen': ('aiida_oodal.cli.screen:screen', 'Screen sets of structures.'),
+    'settings': (
+        'aiida_oodal.cli.settings:settings',
+        'Print what a campaign can be told, with the values under a protocol.',
+    ),
     'setup': ('aiida_oodal.cli.setup:setup', 'Set up profile, computer and codes, and test them.'),
     'why': ('aiida_oodal.cli.why:why', 'Tell how a cluster, a label or a potential came about.'),
     'watch': ('aiida_oodal.cli.watch:watch', 'Follow a campaign until it ends.'),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import re
 from collections.abc import Mapping
 from typing import Any, ClassVar, Self, get_type_hints
 
@@ -69,6 +70,12 @@ class Settings(BaseModel):
         annotation = field.annotation
         kind = annotation.__name__ if isinstance(annotation, type) else str(annotation).replace('typing.', '')
         return ', '.join([f'allowed: {kind}', *limits])
+
+
+def describe_allowed(settings: type[Settings], name: str) -> str:
+    """Return type and limits of a field for people: of a choice the words that there are."""
+    text = settings.allowed(name).removeprefix('allowed: ')
+    return re.sub(r'Literal\[([^]]*)\]', lambda match: match[1].replace(', ', ' or '), text)
 
 
 @functools.cache

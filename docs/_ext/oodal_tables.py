@@ -26,7 +26,7 @@ import aiida_oodal
 from aiida_oodal.cli.main import main
 from aiida_oodal.engine.mace.train.settings import PROTOCOLS
 from aiida_oodal.engine.options import Options
-from aiida_oodal.engine.settings import Settings, settings_of
+from aiida_oodal.engine.settings import Settings, describe_allowed, settings_of
 
 logger = logging.getLogger(__name__)
 
@@ -128,7 +128,12 @@ def render_settings() -> str:
     for kind in find_settings():
         model = settings_of(kind) if issubclass(kind, Options) else kind
         rows = [
-            (f'`{name}`', _allowed(model, name), _default(model, field), field.description or '')
+            (
+                f'`{name}`',
+                describe_allowed(model, name).replace("'", '`'),
+                _default(model, field),
+                field.description or '',
+            )
             for name, field in model.model_fields.items()
         ]
         lines += [
@@ -210,12 +215,6 @@ def _subclasses(kind: type[Any]) -> Iterator[type[Any]]:
     for below in kind.__subclasses__():
         yield below
         yield from _subclasses(below)
-
-
-def _allowed(model: type[Settings], name: str) -> str:
-    """Return type and limits of a field, as its messages say them; of a choice the words that there are."""
-    text = model.allowed(name).removeprefix('allowed: ')
-    return re.sub(r'Literal\[([^]]*)\]', lambda match: match[1].replace(', ', ' or ').replace("'", '`'), text)
 
 
 def _default(model: type[Settings], field: Any) -> str:

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 from aiida import orm
+from aiida.orm import CalcJobNode
 from machine import needs
 
+from aiida_oodal.calculations.job.cost import count_core_hours
 from aiida_oodal.data import AcePotentialData, ClusterData, StructureSetData
 from aiida_oodal.engine.errors import OodalError
 from aiida_oodal.operations.campaign.extend import build_extension
@@ -233,6 +235,9 @@ def test_where_it_stands_and_what_would_go_on(campaign):
     assert status.force_rmse[-1] == campaign.outputs.results['validation']['force_rmse']
     assert {(walker.name, walker.outcome) for walker in status.walkers} == {('hot', 'COMPLETED'), ('warm', 'COMPLETED')}
     assert status.failed == []
+    jobs = [node for node in campaign.called_descendants if isinstance(node, CalcJobNode)]
+    assert status.core_hours == pytest.approx(sum(count_core_hours(job) or 0.0 for job in jobs))
+    assert status.core_hours > status.label_core_hours
     builder = build_extension(campaign, {'md': {'steps': 300}}, rounds=2)
     assert builder.initial.potential.uuid == campaign.outputs.potential.uuid
     # The labels of the last audit are the only ones that nothing was trained on.

@@ -64,23 +64,32 @@ def _read_core_seconds(jobs: set[int]) -> dict[int, float]:
 
 
 def _count_core_seconds(jobs: set[int]) -> Iterator[float]:
-    """Go through what jobs cost whose results do not say it, as far as it is known."""
+    """Go through what jobs cost whose results do not say it, as far as it is known; no node is loaded if it can be."""
     if not jobs:
         return
     times = _read_times(jobs)
-    for job in orm.QueryBuilder().append(orm.CalcJobNode, filters={'id': {'in': sorted(jobs)}}).all(flat=True):
-        if job.base.caching.is_created_from_cache:
+    query = orm.QueryBuilder().append(
+        orm.CalcJobNode,
+        filters={'id': {'in': sorted(jobs)}},
+        project=['id', f'extras.{NodeCaching.CACHED_FROM_KEY}', 'attributes.detailed_job_info', 'attributes.resources'],
+    )
+    for pk, cached_from, detailed, resources in query.all():
+        if cached_from is not None:
             yield 0.0
             continue
-        accounting = _read_accounting((job.get_detailed_job_info() or {}).get('stdout', ''))
+        accounting = _read_accounting((detailed or {}).get('stdout', ''))
         if accounting is not None:
             yield accounting
             continue
-        seen = None if job.pk in times else job.get_last_job_info()
-        # 0: the scheduler saw it for a moment only, or does not say
-        elapsed = times.get(job.pk) if seen is None else seen.wallclock_time_seconds or None
+        elapsed = times.get(pk) or _ask_scheduler(pk)
         if elapsed is not None:
-            yield float(elapsed) * count_cores(job.get_option('resources') or {})
+            yield float(elapsed) * count_cores(resources or {})
+
+
+def _ask_scheduler(job: int) -> float | None:
+    """Return the seconds that the scheduler saw a job run; None if it saw it for a moment only, or does not say."""
+    seen = orm.load_node(job).get_last_job_info()
+    return None if seen is None else seen.wallclock_time_seconds or None
 
 
 def _read_accounting(text: str) -> float | None:
@@ -98,11 +107,13 @@ def _read_times(jobs: set[int]) -> dict[int, float]:
         project=['id', 'attributes.scheduler_stdout'],
         tag='job',
     )
-    query.append(orm.FolderData, with_incoming='job', edge_filters={'label': 'retrieved'}, project='*')
+    query.append(
+        orm.FolderData, with_incoming='job', edge_filters={'label': 'retrieved'}, project='repository_metadata'
+    )
     keys: dict[str, list[int]] = {}
-    for pk, name, retrieved in query.all():
-        if name in retrieved.base.repository.list_object_names():
-            keys.setdefault(retrieved.base.repository.get_object(name).key, []).append(pk)
+    for pk, name, files in query.all():
+        if (file := (files or {}).get('o', {}).get(name)) is not None:
+            keys.setdefault(file['k'], []).append(pk)
     times: dict[int, float] = {}
     repository = get_manager().get_profile_storage().get_repository()
     for key, stream in repository.iter_object_streams(list(keys)) if keys else ():

@@ -114,7 +114,7 @@ def _describe(found: CampaignStatus) -> list[tuple[str, list[str]]]:
     errors = ', '.join('–' if error is None else f'{error:.1f}' for error in found.force_rmse[-_TRAININGS:])
     more = '… ' if len(found.force_rmse) > _TRAININGS else ''
     queue = ', '.join(f'{count} {status}' for status, count in found.queue.items() if count)
-    hours = '' if found.core_hours is None else f'; labels cost {found.core_hours:.3g} core hours'
+    hours = '' if found.label_core_hours is None else f'; labels cost {found.label_core_hours:.3g} core hours'
     parts = [
         ('campaign', [f'{found.pk} {found.label}'.strip()]),
         ('state', [found.state]),
@@ -124,6 +124,7 @@ def _describe(found: CampaignStatus) -> list[tuple[str, list[str]]]:
         ('now', found.activity),
         ('queue', [f'{queue}{hours}'] if queue else []),
         ('labels', [f'{found.n_labels} structures with {found.n_atoms:,} atoms']),
+        ('cost', [] if found.core_hours is None else [f'{found.core_hours:.3g} core hours of all jobs that ended']),
         ('force RMSE', [f'{more}{errors} meV/Å on the validation set'] if any(found.force_rmse) else []),
         ('guard', found.guard),
         ('audit', found.audit),

@@ -9,6 +9,7 @@ from typing import Any
 from aiida import orm
 from aiida.common.links import LinkType
 
+from aiida_oodal.calculations.job.cost import count_core_hours
 from aiida_oodal.engine.trust.audit import explain_verdicts
 from aiida_oodal.operations.follow import describe_activity
 from aiida_oodal.queue import QueueStatus
@@ -44,7 +45,8 @@ class CampaignStatus:
     :param leg: of the schedule, in words; empty where walkers have none.
     :param activity: what processes are doing, a line each; empty if it has ended.
     :param queue: entries that it asked for, by status.
-    :param core_hours: that their labels cost; None if it is not known.
+    :param label_core_hours: that their labels cost; None if it is not known.
+    :param core_hours: of all jobs of the campaign, as far as they are known; None if they are not known for any.
     :param n_labels: structures that were labelled in all rounds.
     :param n_atoms: of these structures.
     :param force_rmse: of each training on the validation set, meV/angstrom; None where there is none.
@@ -66,6 +68,7 @@ class CampaignStatus:
     walkers: list[WalkerStatus]
     activity: list[str]
     queue: dict[str, int]
+    label_core_hours: float | None
     core_hours: float | None
     n_labels: int
     n_atoms: int
@@ -98,7 +101,8 @@ def read_status(campaign: orm.WorkChainNode) -> CampaignStatus:
         walkers=_read_walkers(present),
         activity=[] if campaign.is_terminated else describe_activity(campaign).split(';  '),
         queue=queue,
-        core_hours=sum_core_hours(mine),
+        label_core_hours=sum_core_hours(mine),
+        core_hours=count_core_hours(campaign),
         n_labels=n_labels,
         n_atoms=n_atoms,
         force_rmse=_read_errors(calls),
