@@ -93,5 +93,5 @@ def test_each_has_its_own_reason_and_comes_back_when_it_is_retried(campaign):
         assert rows[second.inputs.clusters[key].pk] == entry.status.value
     for label in (first, second):
         keys = set(label.outputs.labels.get_set().info['queue_key'])
-        found = {cluster.uuid for cluster in find_clusters(label.outputs.labels)}
+        found = {cluster.uuid for _, cluster in find_clusters([label.outputs.labels])}
         assert found == {label.inputs.clusters[key].uuid for key in keys}

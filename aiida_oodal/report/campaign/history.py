@@ -10,7 +10,8 @@ from aiida import orm
 
 from aiida_oodal.workchains.calls import Call, Leg, Stage
 
-from .left import identify, read_calls, read_left, read_outputs
+from .left import identify, read_calls, read_left
+from .links import read_all_inputs, read_all_outputs, read_outputs
 
 if TYPE_CHECKING:
     from aiida_oodal.data import ClusterData, PotentialData, StructureSetData
@@ -126,12 +127,12 @@ class CampaignHistory:
 
 def read_history(campaign: orm.WorkChainNode) -> CampaignHistory:
     """Read a campaign from the labels of its calls (see :class:`.Call`)."""
-    called = read_calls(campaign)
+    called = _Called.read(campaign)
     outputs = read_outputs(campaign)
     walkers = sorted(campaign.inputs.walkers)
-    count = max((call.round for call in called if call.stage is Stage.EXPLORE), default=0)
+    count = max((call.round for call in called.nodes if call.stage is Stage.EXPLORE), default=0)
     rounds = [_read_round(campaign, called, walkers, number) for number in range(1, count + 1)]
-    trainings = [read_outputs(_last_training(called, number)) for number in range(count + 1)]
+    trainings = [called.last_training(number) for number in range(count + 1)]
     return CampaignHistory(
         pk=campaign.pk,
         uuid=campaign.uuid,
@@ -174,17 +175,39 @@ def _describe_left(campaign: orm.WorkChainNode) -> str:
     )
 
 
-def _read_round(
-    campaign: orm.WorkChainNode, called: dict[Call, orm.ProcessNode], walkers: list[str], number: int
-) -> Round:
-    training = _find_promoted(campaign, called, number)
+@dataclass(frozen=True)
+class _Called:
+    """What a campaign called, with the inputs and outputs of all by PK."""
+
+    nodes: dict[Call, orm.ProcessNode]
+    inputs: dict[int, dict[str, Any]]
+    outputs: dict[int, dict[str, Any]]
+
+    @classmethod
+    def read(cls, campaign: orm.WorkChainNode) -> _Called:
+        nodes = read_calls(campaign)
+        return cls(nodes, read_all_inputs(nodes.values()), read_all_outputs(nodes.values()))
+
+    def left_by(self, stage: Stage, number: int) -> dict[str, Any]:
+        """Return the outputs of a call that has no walker; empty if there was none."""
+        node = self.nodes.get(Call(stage, number))
+        return {} if node is None else self.outputs[node.pk]
+
+    def last_training(self, number: int) -> dict[str, Any]:
+        """Return the outputs of the training of a round, of the second one where the guard asked for it."""
+        again = Call(Stage.RETRAIN, number) in self.nodes
+        return self.left_by(Stage.RETRAIN if again else Stage.TRAIN, number)
+
+
+def _read_round(campaign: orm.WorkChainNode, called: _Called, walkers: list[str], number: int) -> Round:
+    training = _find_promoted(called, number)
     validation = training['results'].get_dict().get('validation') or {} if 'results' in training else {}
-    label = called.get(Call(Stage.LABEL, number))
-    selection = read_outputs(called.get(Call(Stage.SELECT, number)))
-    audit = read_outputs(called.get(Call(Stage.AUDIT, number)))
-    judged = audit if 'judged' in audit else read_outputs(called.get(Call(Stage.JUDGE, number)))
-    calibration = read_outputs(called.get(Call(Stage.CALIBRATE, number)))
-    walks = [called.get(Call(Stage.EXPLORE, number, name)) for name in walkers]
+    label = called.nodes.get(Call(Stage.LABEL, number))
+    asked = {} if label is None else called.inputs[label.pk].get('clusters', {})
+    selection, audit = called.left_by(Stage.SELECT, number), called.left_by(Stage.AUDIT, number)
+    judged = audit if 'judged' in audit else called.left_by(Stage.JUDGE, number)
+    calibration = called.left_by(Stage.CALIBRATE, number)
+    walks = [called.nodes.get(Call(Stage.EXPLORE, number, name)) for name in walkers]
     # what none of the trainings before brought is what the campaign began with
     potential = campaign.inputs.initial.get('potential')
     return Round(
@@ -192,9 +215,12 @@ def _read_round(
         potential=training.get('learned', {}).get('potential', potential),
         force_rmse=validation.get('force_rmse'),
         validation_gamma=validation.get('max_gamma'),
-        walkers=tuple(map(read_walker, walkers, walks)),
-        queued=dict(sorted(label.inputs.clusters.items())) if label is not None else {},
-        labels=read_outputs(label).get('labels'),
+        walkers=tuple(
+            _read_walker(name, node, {} if node is None else called.outputs[node.pk])
+            for name, node in zip(walkers, walks, strict=True)
+        ),
+        queued=dict(sorted(asked.items())),
+        labels=called.left_by(Stage.LABEL, number).get('labels'),
         selection=selection['selection'].get_dict() if 'selection' in selection else {},
         audit=audit['results']['walkers'] if 'results' in audit else {},
         audit_labels=audit.get('labels'),
@@ -204,31 +230,25 @@ def _read_round(
     )
 
 
-def _find_promoted(campaign: orm.WorkChainNode, called: dict[Call, orm.ProcessNode], number: int) -> dict[str, Any]:
+def _find_promoted(called: _Called, number: int) -> dict[str, Any]:
     """Return the outputs of the training whose potential the walkers of a round were sent out with.
 
     It is that of an earlier round where the guard refused the last ones.
     """
-    sent = next((node for call, node in called.items() if (call.stage, call.round) == (Stage.EXPLORE, number)), None)
-    driving = None if sent is None else identify(sent.inputs.md)
+    sent = [node for call, node in called.nodes.items() if (call.stage, call.round) == (Stage.EXPLORE, number)]
+    driving = identify(called.inputs[sent[0].pk]['md']) if sent else None
     for before in reversed(range(number)):
         for stage in (Stage.RETRAIN, Stage.TRAIN):
-            outputs = read_outputs(called.get(Call(stage, before)))
+            outputs = called.left_by(stage, before)
             if 'learned' in outputs and driving in (None, identify(outputs['learned'])):
                 return outputs
     return {}
 
 
-def _last_training(called: dict[Call, orm.ProcessNode], number: int) -> orm.ProcessNode | None:
-    """Return the training of a round, the second one where the guard asked for it."""
-    return called.get(Call(Stage.RETRAIN, number), called.get(Call(Stage.TRAIN, number)))
-
-
-def read_walker(name: str, node: orm.WorkChainNode | None) -> WalkerRun:
-    """Read what a walker met, from the exploration that its campaign called; None if there is none."""
+def _read_walker(name: str, node: orm.WorkChainNode | None, outputs: dict[str, Any]) -> WalkerRun:
+    """Read what a walker met, from the exploration that its campaign called and its outputs; None if there is none."""
     if node is None:
         return WalkerRun(name, 'not started', '')
-    outputs = read_outputs(node)
     if 'results' not in outputs:
         return WalkerRun(name, describe_walker(node), node.exit_message or '', md=node)
     results = outputs['results'].get_dict()

@@ -13,7 +13,8 @@ from aiida_oodal.workchains.calls import Call, Stage
 
 from .about import get_atoms
 from .history import CampaignHistory
-from .left import read_calls, read_outputs
+from .left import read_calls
+from .links import read_outputs
 
 #: What is paid for, in the order of a round, and the stages that it is.
 INITIAL, MD, CARVING, CHOICE, CLUSTERS, AUDIT, TRAINING, JUDGING = (

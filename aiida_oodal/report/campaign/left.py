@@ -13,6 +13,8 @@ from aiida_oodal.engine.labels import AWAITED, QUEUE_KEY
 from aiida_oodal.queue import find_entries
 from aiida_oodal.workchains.calls import Call, Leg, Stage
 
+from .links import read_all_outputs, read_outputs
+
 if TYPE_CHECKING:
     from aiida_oodal.data import StructureSetData
 
@@ -45,12 +47,12 @@ class Left:
 def read_left(campaign: orm.WorkChainNode) -> Left:
     """Read it from the calls of a campaign (see :class:`.Call`)."""
     called = read_calls(campaign)
-    labels = {}
+    outputs, labels = read_all_outputs(called.values()), {}
     for call in sorted((call for call in called if call.stage in (Stage.LABEL, Stage.AUDIT)), key=_order):
-        if 'labels' in (outputs := read_outputs(called[call])):
-            labels[name_labels(call)] = outputs['labels']
+        if 'labels' in (found := outputs[called[call].pk]):
+            labels[name_labels(call)] = found['labels']
     trainings = [node for call, node in called.items() if call.stage in (Stage.TRAIN, Stage.RETRAIN)]
-    trainings = [node for node in trainings if 'learned' in read_outputs(node)]
+    trainings = [node for node in trainings if 'learned' in outputs[node.pk]]
     learned = dict(campaign.outputs.learned) if 'learned' in campaign.outputs else {}
     if not learned and trainings:
         learned = dict(max(trainings, key=lambda node: (node.ctime, node.uuid)).outputs.learned)
@@ -126,15 +128,6 @@ def read_calls(campaign: orm.WorkChainNode) -> dict[Call, orm.ProcessNode]:
         if call is not None and link.node.process_state is not None:
             called[call] = link.node
     return called
-
-
-def read_outputs(node: orm.ProcessNode | None) -> dict[str, Any]:
-    """Return the outputs of a process by label, namespaces as dictionaries; empty where there is no process."""
-    if node is None:
-        return {}
-    # `node.outputs` would ask the database once for every label
-    outputs: dict[str, Any] = node.base.links.get_outgoing(link_type=(LinkType.CREATE, LinkType.RETURN)).nested()
-    return outputs
 
 
 def identify(learned: Mapping[str, Any]) -> str | None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from aiida import orm
 from aiida.common.links import LinkType
 from aiida.orm.utils.node import load_node_class
+
+from .links import find_creators, read_all_inputs, read_inputs
 
 if TYPE_CHECKING:
     from aiida_oodal.data import ClusterData, PotentialData, StructureSetData
@@ -45,17 +47,12 @@ def trace_potential(potential: PotentialData) -> list[Link]:
 
     One entry for each cluster in the potential's training sets, the oldest first.
     """
-    links: list[Link] = []
-    begun: dict[int, tuple[Any, str]] = {}
-    read: dict[int, dict[str, Any]] = {}  # many clusters are cut by one job, and from one frame
-    runs: dict[tuple[int, int | None], int | None] = {}
-    for labels, cluster in find_learned(potential):
-        carving = cluster.creator
-        if carving.pk not in read:
-            read[carving.pk] = read_inputs(carving)
-        inputs = read[carving.pk]
-        begun[cluster.pk] = (cluster.ctime, cluster.uuid)  # PKs of an archive are in no order
-        attributes = cluster.base.attributes
+    learned = find_learned(potential)
+    read = read_all_inputs({each.job.pk: each.job for each in learned}.values())
+    runs: dict[tuple[int, int | None], int | None] = {}  # many clusters are cut from one frame
+    links = []
+    for each in learned:
+        inputs, attributes = read[each.job.pk], each.cluster.base.attributes
         step = attributes.get('step', None)
         frames = find_frames(inputs)
         if (frames.pk, step) not in runs:
@@ -64,8 +61,8 @@ def trace_potential(potential: PotentialData) -> list[Link]:
         links.append(
             Link(
                 potential=potential.pk,
-                labels=labels.pk,
-                cluster=cluster.pk,
+                labels=each.labels.pk,
+                cluster=each.cluster.pk,
                 snapshots=frames.pk,
                 md=runs[frames.pk, step],
                 ignorant=find_grader(inputs).pk,
@@ -74,7 +71,7 @@ def trace_potential(potential: PotentialData) -> list[Link]:
                 center=attributes.get('center_parent_index'),
             )
         )
-    return sorted(links, key=lambda link: begun[link.cluster])
+    return links
 
 
 def find_grader(inputs: Mapping[str, Any]) -> orm.Data:
@@ -97,34 +94,55 @@ def find_frames(inputs: Mapping[str, Any]) -> StructureSetData | orm.RemoteData:
     return frames or inputs['parent_folder']
 
 
-def find_learned(model: orm.Data) -> Iterator[tuple[StructureSetData, ClusterData]]:
-    """Go through the clusters that a model was trained on and whose past is known, each with the set of its label."""
+@dataclass(frozen=True)
+class Learned:
+    """A cluster that a model was trained on.
+
+    :param labels: the set of its label.
+    :param job: what cut it.
+    """
+
+    labels: StructureSetData
+    cluster: ClusterData
+    job: orm.ProcessNode
+
+
+def find_learned(model: orm.Data) -> list[Learned]:
+    """Return the clusters that a model was trained on and whose past is known, the oldest first."""
     from aiida_oodal.calculations.labels import unpack
 
     sets = {} if model.creator is None else read_inputs(model.creator).get('training', {})
-    for name, packed in sets.items():
-        for labels in unpack(name, packed).values():
-            for cluster in find_clusters(labels):
-                if cluster.creator is not None:
-                    yield labels, cluster
+    found = find_clusters([labels for name, packed in sets.items() for labels in unpack(name, packed).values()])
+    jobs = find_creators(cluster for _, cluster in found)
+    learned = [Learned(labels, cluster, jobs[cluster.pk]) for labels, cluster in found if cluster.pk in jobs]
+    # PKs of an archive are in no order
+    return sorted(learned, key=lambda each: (each.cluster.ctime, each.cluster.uuid))
 
 
-def find_clusters(labels: StructureSetData) -> Iterator[ClusterData]:
-    """Go through the clusters that the structures of a labelled set are, through sets that were put together."""
+def find_clusters(sets: Sequence[StructureSetData]) -> list[tuple[StructureSetData, ClusterData]]:
+    """Return the clusters that structures of labelled sets are, also through sets that were put together.
+
+    :return: with each the set that was asked for.
+    """
     from aiida_oodal.data import ClusterData, StructureSetData
 
-    keys = set(labels.get_set().info.get('queue_key', []))
-    sources = [labels]
+    keys = {labels.pk: set(labels.get_set().info.get('queue_key', [])) for labels in sets}
+    found: list[tuple[StructureSetData, ClusterData]] = []
+    sources = [(labels, labels) for labels in sets]
     while sources:
-        creator = sources.pop().creator
-        if creator is None:
-            continue
-        for name, value in read_inputs(creator).items():
-            for key, node in value.items() if isinstance(value, dict) else ((name, value),):
-                if isinstance(node, ClusterData) and key in keys:
-                    yield node
-                elif isinstance(node, StructureSetData) and isinstance(creator, orm.CalcFunctionNode):
-                    sources.append(node)
+        creators = find_creators(source for _, source in sources)
+        inputs = read_all_inputs(creators.values())
+        earlier = []
+        for labels, source in sources:
+            creator = creators.get(source.pk)
+            for name, value in inputs[creator.pk].items() if creator is not None else ():
+                for key, node in value.items() if isinstance(value, dict) else ((name, value),):
+                    if isinstance(node, ClusterData) and key in keys[labels.pk]:
+                        found.append((labels, node))
+                    elif isinstance(node, StructureSetData) and isinstance(creator, orm.CalcFunctionNode):
+                        earlier.append((labels, node))
+        sources = earlier
+    return found
 
 
 def find_first_student(labels: StructureSetData) -> orm.Data | None:
@@ -179,9 +197,3 @@ def find_md(snapshots: StructureSetData | orm.RemoteData, step: int | None) -> o
     if earlier is not None:
         return find_md(earlier, step)
     return creator if isinstance(creator, orm.CalcJobNode) else None
-
-
-def read_inputs(process: orm.ProcessNode) -> dict[str, Any]:
-    """Return the inputs of a calculation, namespaces nested."""
-    nested: dict[str, Any] = process.base.links.get_incoming(link_type=LinkType.INPUT_CALC).nested()
-    return nested

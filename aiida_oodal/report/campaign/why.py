@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +24,7 @@ from aiida_oodal.queue import QueueStatus
 from aiida_oodal.queue.entry import EXTRA, Entry
 from aiida_oodal.workchains.calls import Call, Stage
 
+from .links import find_creators, find_walk, find_walks, read_all_inputs, read_inputs
 from .provenance import (
     find_candidate,
     find_clusters,
@@ -32,7 +33,6 @@ from .provenance import (
     find_grader,
     find_learned,
     find_md,
-    read_inputs,
 )
 
 #: What can be asked about.
@@ -116,7 +116,7 @@ def _explain_structure(structure: orm.StructureData) -> Iterator[Section]:
 
 def _tell_audit(structure: orm.StructureData, job: orm.ProcessNode) -> str:
     """Say which frame of which walker it is if an audit asked for its label; else return an empty text."""
-    walk = _find_walk(job)
+    walk = find_walk(job)
     if walk is None or walk[1].stage is not Stage.AUDIT:
         return ''
     campaign, call = walk
@@ -137,7 +137,7 @@ def _explain_cut(cluster: ClusterData, job: orm.ProcessNode) -> Iterator[Section
     step = cluster.base.attributes.get('step', None)
     frames = find_frames(inputs)
     told = [_tell_origin(cluster, frames)]
-    walk = _find_walk(job)
+    walk = find_walk(job)
     if walk is not None:
         campaign, call = walk
         whose = (
@@ -185,18 +185,6 @@ def _at(md: orm.ProcessNode, step: int | None) -> str:
     return text
 
 
-def _find_walk(job: orm.ProcessNode) -> tuple[orm.WorkChainNode, Call] | None:
-    """Return campaign and call below which a job ran."""
-    node = job
-    calls = (LinkType.CALL_CALC, LinkType.CALL_WORK)
-    while (link := node.base.links.get_incoming(link_type=calls).first()) is not None:
-        call = Call.parse(link.link_label)
-        if call is not None:
-            return link.node, call
-        node = link.node
-    return None
-
-
 def _tell_surroundings(cluster: ClusterData, frames: orm.Data, step: int | None) -> Iterator[str]:
     cell = _describe_surroundings(cluster.get_ase(), 0)
     centre = cluster.base.attributes.get('center_parent_index')
@@ -233,7 +221,7 @@ def _tell_model(model: orm.Data) -> Iterator[str]:
     nested = read_inputs(creator)
     sets = nested.get('training') or nested.get('structures') or {}
     parts = [f'{_name(node)} ({node.n_structures} structures)' for _, node in sorted(sets.items())]
-    clusters = sum(1 for node in sets.values() for _ in find_clusters(node))
+    clusters = len(find_clusters(list(sets.values())))
     of_clusters = f'; {clusters} of these were clusters' if clusters else '; none of these was a cluster'
     on = f' from {", ".join(parts)}{of_clusters}' if parts else ''
     yield f'{_name(model)} was made by {_name(creator)}{on}.'
@@ -343,7 +331,7 @@ def _tell_students(labels: StructureSetData) -> Iterator[str]:
 
 
 def _explain_labels(labels: StructureSetData) -> Iterator[Section]:
-    clusters = list(find_clusters(labels))
+    clusters = [cluster for _, cluster in find_clusters([labels])]
     if ENERGY not in labels.base.attributes.get('properties') and not clusters:
         raise OodalError(f'{_name(labels)} has no labels: ask about a cluster, a labelled set or a potential')
     creator = labels.creator
@@ -358,38 +346,29 @@ def _explain_labels(labels: StructureSetData) -> Iterator[Section]:
 
 def _explain_model(model: PotentialData | MaceModelData) -> Iterator[Section]:
     yield Section(_name(model), tuple(_tell_model(model)))
-    clusters = [cluster for _, cluster in find_learned(model)]
+    clusters = [each.cluster for each in find_learned(model)]
     if clusters:
         yield Section('The clusters that it learned, and why each was labelled', tuple(_tell_each(clusters)))
 
 
-def _tell_each(clusters: Iterable[ClusterData]) -> Iterator[str]:
-    """Tell in one line for each cluster why it was cut, the oldest first; a job that cut several is read once."""
-    jobs: dict[int, tuple[str, str]] = {}
+def _tell_each(clusters: Sequence[ClusterData]) -> Iterator[str]:
+    """Tell in one line for each cluster why it was cut, the oldest first."""
+    jobs = find_creators(clusters)
+    inputs, walks = read_all_inputs(jobs.values()), find_walks(jobs.values())
     for cluster in sorted(clusters, key=lambda cluster: (cluster.ctime, cluster.uuid)):
-        job = cluster.creator
+        job = jobs.get(cluster.pk)
         if job is None:
             yield f'{_name(cluster)}: its past is not in the graph.'
             continue
-        if job.pk not in jobs:
-            jobs[job.pk] = _describe_cut(job)
-        grader, where = jobs[job.pk]
         get = cluster.base.attributes.get
         gamma, score, step = get('gamma_parent', None), get('score', None), get('step', None)
         grade = f'γ = {gamma:.2f}' if gamma is not None else 'no grade' if score is None else f'score {score:.3g}'
-        at = '' if step is None else f' at step {step}'
-        yield f'{_name(cluster)}: {grade} under {grader} at atom {get("center_parent_index")}{at}{where}.'
-
-
-def _describe_cut(job: orm.ProcessNode) -> tuple[str, str]:
-    """Return the name of what graded the frame that a job cut, and where in a campaign that was."""
-    grader = _name(find_grader(read_inputs(job)))
-    walk = _find_walk(job)
-    if walk is None:
-        return grader, ''
-    _, call = walk
-    of = f'of walker {call.walker} in' if call.walker else 'in the audit of'
-    return grader, f' {of} round {call.round}'
+        under = _name(find_grader(inputs[job.pk]))
+        at, where = '' if step is None else f' at step {step}', ''
+        if job.pk in walks:
+            _, call = walks[job.pk]
+            where = f' {f"of walker {call.walker} in" if call.walker else "in the audit of"} round {call.round}'
+        yield f'{_name(cluster)}: {grade} under {under} at atom {get("center_parent_index")}{at}{where}.'
 
 
 def _name(node: orm.Node) -> str:
