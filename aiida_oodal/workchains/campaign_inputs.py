@@ -340,17 +340,20 @@ def find_doubts(inputs: Mapping[str, Any]) -> list[str]:
 def _doubt_size(inputs: Mapping[str, Any], carve: CarveSettings) -> list[str]:
     """Warn of walkers whose cells are smaller than the cubes that will be cut out of them."""
     edge = 2.0 * (carve.radius + carve.buffer) + DEFAULT_EPSILON
-    small = []
+    small, largest = [], 0
     for name, walker in sorted(inputs['walkers'].items()):
         atoms = get_structures(walker['structure'])[0]
-        if carve.shape == 'cube' and atoms.pbc.all() and atoms.cell.volume < edge**3:
+        is_cut = carve.shape == 'cube' and len(atoms) > carve.whole_atoms
+        if is_cut and atoms.pbc.all() and atoms.cell.volume < edge**3:
             small.append(f'{name} ({len(atoms)} atoms, a cube about {len(atoms) * edge**3 / atoms.cell.volume:.0f})')
+            largest = max(largest, len(atoms))
     if not small:
         return []
     return [
         f'a cluster, a cube with an edge of {edge:g} angstrom, is larger than the cell of its walker, and its label '
-        f'dearer than that of the whole frame: {", ".join(small)}. Give larger cells, or carve settings with a smaller '
-        f'radius (now {carve.radius:g}) and buffer (now {carve.buffer:g}); the edge must exceed twice the cutoff'
+        f'dearer than that of the whole frame: {", ".join(small)}. Have frames labelled whole, by the carve setting '
+        f'whole_atoms = {largest}, or give larger cells, or a smaller radius (now {carve.radius:g}) and buffer (now '
+        f'{carve.buffer:g}); the edge must exceed twice the cutoff'
     ]
 
 

@@ -181,7 +181,7 @@ def test_a_campaign_is_known_by_the_names_that_looks_use():
 
 
 def check_that_a_status_waits_for_aiida_only(campaign, profile):
-    heavy = ['ase', 'scipy', 'plotly', 'rich', 'aiida_oodal.data', 'aiida_oodal.calculations']
+    heavy = ['ase', 'scipy', 'plotly', 'rich', 'aiida_oodal.data', 'aiida_oodal.calculations.explained']
     code = (
         'import sys\nfrom aiida_oodal.cli import main\n'
         f"main(['campaign', 'status', '{campaign.pk}', '-p', '{profile.name}'], standalone_mode=False)\n"

@@ -141,6 +141,10 @@ def test_clusters_that_are_larger_than_the_cell_of_their_walker_are_warned_of(en
     assert len(found) == doubts
     # 32 atoms in 512 cubic angstrom
     assert all('hot (32 atoms, a cube about 191)' in sentence for sentence in found)
+    # and what it advises is the way out
+    assert all('by the carve setting whole_atoms = 32' in sentence for sentence in found)
+    whole = build(engine_code, localhost, walkers=walkers, overrides={'carve': {'whole_atoms': 32}})
+    assert not [sentence for sentence in find_doubts(whole) if 'is larger than the cell' in sentence]
 
 
 @pytest.mark.parametrize(('ensemble', 'has_stress', 'doubts'), [('npt', False, 1), ('npt', True, 0), ('nvt', False, 0)])

@@ -37,6 +37,8 @@ def read_all_outputs(processes: Iterable[orm.ProcessNode]) -> dict[int, dict[str
 
 
 def _read(processes: set[int], types: Sequence[LinkType], joined: str) -> dict[int, dict[str, Any]]:
+    if not processes:
+        return {}
     query = orm.QueryBuilder().append(
         orm.ProcessNode, filters={'id': {'in': sorted(processes)}}, project='id', tag='process'
     )
@@ -48,7 +50,7 @@ def _read(processes: set[int], types: Sequence[LinkType], joined: str) -> dict[i
         **{joined: 'process'},
     )
     found: dict[int, list[LinkTriple]] = {process: [] for process in processes}
-    for process, node, kind, label in query.all() if processes else []:
+    for process, node, kind, label in query.all():
         found[process].append(LinkTriple(node, LinkType(kind), label))
     return {process: LinkManager(links).nested() for process, links in found.items()}
 
