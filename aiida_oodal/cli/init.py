@@ -59,8 +59,13 @@ def ask(context: click.Context, option: click.Parameter, value: Any) -> Any:
 @click.option(
     '--labelled',
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help='Labelled structures of yours, in place of new ones: extended XYZ with REF_energy, REF_forces and, as walkers '
-    'run at constant pressure, REF_stress.',
+    help='Labelled structures of yours, in place of new ones: extended XYZ with REF_energy, REF_forces and, '
+    'for trainers that learn it, REF_stress. Walkers run at constant pressure: give several densities.',
+)
+@click.option(
+    '--validation',
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help='More of them, which are never learned: by these potentials are judged.',
 )
 @click.option('--protocol', default='balanced', show_default=True, help='quick, balanced or careful.')
 def init(
@@ -71,6 +76,7 @@ def init(
     computer: str,
     temperatures: tuple[float, ...],
     labelled: Path | None,
+    validation: Path | None,
     protocol: str,
 ) -> None:
     """Write a launch script for a campaign of your own into FOLDER, for you to read and to change.
@@ -93,6 +99,7 @@ def init(
             temperatures=temperatures,
             protocol=protocol,
             labelled=labelled,
+            validation=validation,
         )
-    click.echo(f'Wrote {script}. Read it and change it, then:')
+    click.echo(f'Wrote {script}: labels by {labeller}, jobs on {computer}. Read it and change it, then:')
     click.echo(f'  verdi daemon start 2\n  aiida-oodal campaign launch {script}')

@@ -79,6 +79,19 @@ class Setting:
     description: str
 
 
+def fill_settings(section: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings with the defaults of this version for what was not given; as they are if it refuses them.
+
+    :param section: one of :data:`SECTIONS`.
+    """
+    kind: Any = SECTIONS[section].kind
+    try:
+        loaded = kind.load(values)
+    except OodalError:  # of another version
+        return dict(values)
+    return loaded.plain() if isinstance(loaded, Options) else loaded.model_dump()
+
+
 def list_settings(section: str, protocol: str | None = None) -> list[Setting]:
     """Return the settings of a section.
 
@@ -86,6 +99,12 @@ def list_settings(section: str, protocol: str | None = None) -> list[Setting]:
     :param protocol: ``quick``, ``balanced`` or ``careful``; the default one when not given.
     :raises OodalError: if there is no such section or protocol.
     """
+    if section in ('label', 'train'):
+        raise OodalError(
+            'settings of labellers are in docs/labels.md, their defaults in the protocols label_*.yaml'
+            if section == 'label'
+            else 'settings of trainers are train_ace and train_mace'
+        )
     if section not in SECTIONS:
         raise OodalError(f'there are no settings {section!r}; {suggest(section, SECTIONS)}')
     found = SECTIONS[section]

@@ -373,5 +373,6 @@ def _doubt_pressure(inputs: Mapping[str, Any]) -> list[str]:
         return []
     return [
         f'walkers at constant pressure ({", ".join(sorted(under_pressure))}), but no label has a stress ({STRESS}): '
-        "what density they take is not trained. Give labels with stresses, or let them run with ensemble = 'nvt'"
+        'what density they take is trained by energies and forces alone. Let the labels have several densities, or '
+        "stresses (ACE learns them if train.stress_weight is above 0), or let walkers run with ensemble = 'nvt'"
     ]

@@ -73,13 +73,16 @@ def test_labels_of_ones_own_take_the_place_of_new_ones(tmp_path, localhost, monk
         atoms.rattle(0.05, seed=seed)
         frames.append(label_structure(atoms, make_calculator({'calculator': 'emt'})))
     ase.io.write(tmp_path / 'mine.extxyz', frames)
+    ase.io.write(tmp_path / 'judges.extxyz', frames[:2])
     ase.io.write(tmp_path / 'slab.cif', fcc111('Cu', (3, 3, 4), vacuum=8.0, periodic=True))
-    arguments = ('--structure', tmp_path / 'slab.cif', '--labelled', tmp_path / 'mine.extxyz', '--temperature', 900)
+    files = ('--labelled', tmp_path / 'mine.extxyz', '--validation', tmp_path / 'judges.extxyz')
+    arguments = ('--structure', tmp_path / 'slab.cif', *files, '--temperature', 900)
     invoke(tmp_path / 'cu', *arguments, '--labeller', 'emt', '--computer', localhost.label, '--protocol', 'quick')
     builder = build(tmp_path / 'cu' / 'launch.py', monkeypatch)
     assert set(builder.walkers) == {'to_900K'}
     assert builder.initial.labels['labels'].n_structures == 6
     assert builder.initial.get('structures') is None
+    assert builder.validation.n_structures == 2
 
 
 @pytest.mark.parametrize('labeller', ['xtb', 'pw', 'outside', 'gpaw:GPAW'])
@@ -98,6 +101,8 @@ def test_every_labeller_gives_a_script_that_python_reads(tmp_path, labeller):
         (('--element', 'Ag', '--element', 'Cu'), 'or begin with examples/launch_alloy.py'),
         (('--element', 'Al', '--labeller', 'pww'), "labeller 'pww' is not known; did you mean 'pw'?"),
         (('--element', 'Al', '--protocol', 'fast'), "there is no protocol 'fast'"),
+        (('--element', 'Fe'), 'emt does not know Fe, only Al, '),
+        (('--element', 'Al', '--validation', 'water.xyz'), 'water.xyz: no structure has REF_energy and REF_forces'),
         (('--structure', 'water.xyz'), 'water.xyz: no axis is periodic: give a cell'),
         (('--element', 'Al', '--labelled', 'water.xyz'), 'water.xyz: no structure has REF_energy and REF_forces'),
     ],
@@ -184,4 +189,17 @@ def test_without_a_terminal_nothing_is_asked(tmp_path):
     command = [Path(sys.executable).parent / 'aiida-oodal', 'init', tmp_path / 'al', '--element', 'Al']
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True)
     assert done.stdout.startswith('Wrote ')
+    assert 'labels by pw, jobs on localhost' in done.stdout
     assert "COMPUTER = 'localhost'" in (tmp_path / 'al' / 'launch.py').read_text()
+
+
+def test_what_has_a_surface_runs_at_constant_volume(tmp_path, localhost, monkeypatch):
+    slab = fcc111('Cu', (2, 2, 4), vacuum=8.0)
+    slab.info = {}
+    slab.pbc = (True, True, False)
+    ase.io.write(tmp_path / 'slab.extxyz', slab)
+    given = ('--element', 'Cu', '--labeller', 'emt', '--computer', localhost.label, '--temperature', 900)
+    invoke(tmp_path / 'cu', '--structure', tmp_path / 'slab.extxyz', *given)
+    builder = build(tmp_path / 'cu' / 'launch.py', monkeypatch)
+    ensembles = {name: walker['settings'].get_dict()['ensemble'] for name, walker in builder.walkers.items()}
+    assert ensembles == {'slab_to_900K': 'nvt', 'Cu_to_900K': 'npt'}

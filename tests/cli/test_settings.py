@@ -61,4 +61,6 @@ def test_thresholds_are_told_once():
 
 def test_names_that_are_not_there_are_refused():
     assert "there are no settings 'crave'; did you mean 'carve'?" in invoke('crave', code=1)
+    assert 'settings of trainers are train_ace and train_mace' in invoke('train', code=1)
+    assert 'settings of labellers are in docs/labels.md' in invoke('label', code=1)
     assert "there is no protocol 'fast' of campaign" in invoke('carve', '--protocol', 'fast', code=1)

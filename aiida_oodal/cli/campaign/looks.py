@@ -70,9 +70,12 @@ def status(campaign: str) -> None:
 
 @click.command(cls=ProfileCommand)
 @click.argument('campaigns', nargs=-1, required=True, metavar='CAMPAIGN...')
+@click.option('--all', 'everything', is_flag=True, help='All settings, with the defaults of what was not given.')
 @PROFILE
-def compare(campaigns: tuple[str, ...]) -> None:
-    """Show campaigns (PKs or UUIDs) side by side: what came out of each, and the settings that differ, or all of one.
+def compare(campaigns: tuple[str, ...], everything: bool) -> None:
+    """Show campaigns (PKs or UUIDs) side by side: what came out of each, and the settings that differ.
+
+    Of a single one the settings that were given are shown. Defaults are those of the installed version.
 
     \b
     Example: did the larger basis need fewer rounds
@@ -87,7 +90,7 @@ def compare(campaigns: tuple[str, ...]) -> None:
     from aiida_oodal.operations.campaign.find import find_campaign
 
     with plain_errors():
-        found = compare_campaigns([find_campaign(campaign) for campaign in campaigns])
+        found = compare_campaigns([find_campaign(campaign) for campaign in campaigns], everything=everything)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
     table.add_column('campaign', overflow='fold', ratio=2)
     for pk in found.pks:
@@ -114,7 +117,11 @@ def _describe(found: CampaignStatus) -> list[tuple[str, list[str]]]:
     errors = ', '.join('–' if error is None else f'{error:.1f}' for error in found.force_rmse[-_TRAININGS:])
     more = '… ' if len(found.force_rmse) > _TRAININGS else ''
     queue = ', '.join(f'{count} {status}' for status, count in found.queue.items() if count)
-    hours = '' if found.label_core_hours is None else f'; labels cost {found.label_core_hours:.3g} core hours'
+    hours = (
+        ''
+        if found.label_core_hours is None
+        else f'; what is labelled cost {found.label_core_hours:.3g} core hours, whoever asked first'
+    )
     parts = [
         ('campaign', [f'{found.pk} {found.label}'.strip()]),
         ('state', [found.state]),
@@ -124,7 +131,7 @@ def _describe(found: CampaignStatus) -> list[tuple[str, list[str]]]:
         ('now', found.activity),
         ('queue', [f'{queue}{hours}'] if queue else []),
         ('labels', [f'{found.n_labels} structures with {found.n_atoms:,} atoms']),
-        ('cost', [] if found.core_hours is None else [f'{found.core_hours:.3g} core hours of all jobs that ended']),
+        ('cost', [] if found.core_hours is None else [f'{found.core_hours:.3g} core hours of all its jobs that ended']),
         ('force RMSE', [f'{more}{errors} meV/Å on the validation set'] if any(found.force_rmse) else []),
         ('guard', found.guard),
         ('audit', found.audit),

@@ -78,7 +78,11 @@ class AceFitSettings(Options):
         30.0, 'Weight of an energy per atom (eV) next to a force component (eV/angstrom).', ge=0.0, le=1e6
     )
     stress_weight: float = option(
-        0.0, 'Weight of a stress component (eV/angstrom^3) next to a force component (eV/angstrom).', ge=0.0, le=1e6
+        0.0,
+        'Weight of a stress component (eV/angstrom^3) next to a force component (eV/angstrom). 0: stresses are not '
+        'learned; what density a walker takes then follows from energies and forces of strained structures.',
+        ge=0.0,
+        le=1e6,
     )
     robust_force: float | None = option(
         4.0,

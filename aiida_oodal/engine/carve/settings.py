@@ -35,8 +35,8 @@ class CarveSettings(Options):
     )
     whole_atoms: int = option(
         0,
-        'Frames of at most this many atoms are taken whole in place of clusters, once each: their energies and '
-        'stresses are learned, too. 0: never.',
+        'Frames of at most this many atoms are taken whole in place of clusters, once each, and learned as whole '
+        'structures are. 0: never.',
         ge=0,
         le=100000,
     )

@@ -45,7 +45,11 @@ def run_job(job: Mapping[str, Any], folder: Path) -> None:
             halted = driver.max_gamma > float(lammps.extract_variable('gamma_break'))
         finally:
             lammps.close()
-    print(f'{"halted" if halted else "ended"} at step {driver.last_step}, max gamma {driver.max_gamma:.4g}', flush=True)
+    print(
+        f'{"halted" if halted else "ended"} at step {driver.last_step}, max gamma {driver.max_gamma:.4g} in the '
+        'last sample',
+        flush=True,
+    )
     if halted:
         raise SystemExit(EXIT_HALT)
 

@@ -214,10 +214,13 @@ def explain_calibration(found: Mapping[str, Any]) -> list[str]:
     ]
     if found['on_validation'] is not None:
         sentences.append(f'observed: {100 * found["on_validation"]:.0f} % of {found["n_validation"]} validation atoms')
+    else:
+        sentences.append('a promise that only a validation set would test; there is none')
     if found['on_labels'] is not None:
         sentences.append(
             f'{100 * found["on_labels"]:.0f} % of {found["n_labels"]} atoms that were labelled in this round are below '
-            f'the bound of the round before, which promised {promised}'
+            f'the bound of the round before, which promised {promised} (no fair sample: labels are sought where errors '
+            'are large)'
         )
     return sentences
 

@@ -13,6 +13,7 @@ import ase.io
 import numpy as np
 from ase import Atoms
 from ase.build import bulk
+from ase.calculators.emt import parameters as EMT_PARAMETERS  # noqa: N812
 
 from aiida_oodal.engine.errors import OodalError, suggest
 from aiida_oodal.engine.exchange.read import read_structures
@@ -161,13 +162,15 @@ def write_script(
     temperatures: Sequence[float],
     protocol: str,
     labelled: Path | None = None,
+    validation: Path | None = None,
 ) -> Path:
     """Write the script, the structures and the labels that it reads, and return the path of the script.
 
     :param starts: the structures that walkers begin with, by name.
     :param name: label of the campaign.
     :param temperatures: one walker of each structure is heated from 300 K to each of these, kelvin.
-    :param labelled: labelled structures of the user's own.
+    :param labelled: labelled structures of the user's own, to be learned.
+    :param validation: others, which are never learned, and by which potentials are judged.
     :raises OodalError: if the script is there already, or something that is asked for is not known.
     """
     path = folder / SCRIPT
@@ -177,11 +180,14 @@ def write_script(
         raise OodalError(f'there is no protocol {protocol!r}; {suggest(protocol, ("quick", "balanced", "careful"))}')
     elements = sorted({symbol for atoms in starts.values() for symbol in atoms.symbols})
     chosen = choose_labeller(labeller, elements)
-    if labelled is not None:
-        found = read_structures(labelled).structures
+    if labeller == 'emt' and (unknown := sorted(set(elements) - set(EMT_PARAMETERS))):
+        raise OodalError(f'emt does not know {", ".join(unknown)}, only {", ".join(EMT_PARAMETERS)}')
+    own = {key: given for key, given in (('labelled', labelled), ('validation', validation)) if given is not None}
+    for given in own.values():
+        found = read_structures(given).structures
         if not any(ENERGY in frame.info and FORCES in frame.arrays for frame in found):
-            raise OodalError(f'{labelled}: no structure has {ENERGY} and {FORCES}')
-    labels = '' if labelled is None else f'labelled{"".join(labelled.suffixes)}'
+            raise OodalError(f'{given}: no structure has {ENERGY} and {FORCES}')
+    files = {key: f'{key}{"".join(given.suffixes)}' for key, given in own.items()}
     repeats = {
         start: (_repeats(atoms, _SMALL, most=_MOST_ATOMS), _repeats(atoms, _LARGE)) for start, atoms in starts.items()
     }
@@ -189,7 +195,9 @@ def write_script(
     walkers = {
         f'{f"{start}_" if len(starts) > 1 else ""}to_{end:.0f}K': (
             start,
-            {'temperature': [300, round(end)], 'steps': 20000},
+            {'temperature': [300, round(end)], 'steps': 20000}
+            # only a cell that is periodic along all axes has a pressure
+            | ({} if starts[start].pbc.all() else {'ensemble': 'nvt'}),
         )
         for start in starts
         for end in temperatures
@@ -208,7 +216,8 @@ def write_script(
         walkers=walkers,
         budget=_BUDGET + (0 if labelled is not None else n_first),
         structures=STRUCTURES,
-        labelled=labels,
+        labelled=files.get('labelled', ''),
+        validation=files.get('validation', ''),
         count=_COUNT,
         elements=elements,
         free_atoms=chosen.free_atoms,
@@ -219,8 +228,8 @@ def write_script(
     (folder / STRUCTURES).mkdir(parents=True, exist_ok=True)
     for start, atoms in starts.items():
         ase.io.write(folder / STRUCTURES / f'{start}.extxyz', atoms)
-    if labelled is not None:
-        (folder / labels).write_bytes(labelled.read_bytes())
+    for key, name in files.items():
+        (folder / name).write_bytes(own[key].read_bytes())
     path.write_text(text, encoding='utf-8')
     return path
 

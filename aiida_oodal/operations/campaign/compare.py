@@ -13,6 +13,7 @@ from aiida_oodal.calculations.job.cost import count_core_hours
 from aiida_oodal.data.content import hash_content
 from aiida_oodal.engine.errors import OodalError
 from aiida_oodal.operations.differences import input_nodes, value_of
+from aiida_oodal.operations.settings import SECTIONS, fill_settings
 
 from .status import CampaignStatus, read_status
 
@@ -26,7 +27,7 @@ class Comparison:
 
     :param pks: of the campaigns, in the order in which they were asked for.
     :param results: name and values of what came out.
-    :param settings: name and values of the inputs that differ.
+    :param settings: name and values of the inputs that differ, or that were asked for.
     :param n_equal: how many settings are the same in all.
     """
 
@@ -36,9 +37,12 @@ class Comparison:
     n_equal: int
 
 
-def compare_campaigns(campaigns: Sequence[orm.WorkChainNode]) -> Comparison:
-    """Compare campaigns, whatever their state; of a single one all settings are returned.
+def compare_campaigns(campaigns: Sequence[orm.WorkChainNode], *, everything: bool = False) -> Comparison:
+    """Compare campaigns, whatever their state; of a single one all settings are returned that were given to it.
 
+    A setting that was not given has its default of the installed version.
+
+    :param everything: return all settings, those with their defaults too, whether they differ or not.
     :raises OodalError: if one is given twice.
     """
     pks = tuple(campaign.pk for campaign in campaigns)
@@ -48,11 +52,14 @@ def compare_campaigns(campaigns: Sequence[orm.WorkChainNode]) -> Comparison:
     hours = [count_core_hours(campaign) for campaign in campaigns]
     settings = [dict(_read_settings(campaign)) for campaign in campaigns]
     names = sorted({name for each in settings for name in each})
-    rows = {name: [each.get(name, _Setting('', NOT_GIVEN)) for each in settings] for name in names}
-    if len(pks) == 1:
+    rows = {name: [each.get(name, _Setting('', NOT_GIVEN, is_given=False)) for each in settings] for name in names}
+    if everything:
         differing = rows
+    elif len(pks) == 1:
+        differing = {name: row for name, row in rows.items() if row[0].is_given}
     else:
-        differing = {name: row for name, row in rows.items() if len({setting.identity for setting in row}) > 1}
+        given = {name: row for name, row in rows.items() if any(setting.is_given for setting in row)}
+        differing = {name: row for name, row in given.items() if len({setting.identity for setting in row}) > 1}
     return Comparison(
         pks=pks,
         results=tuple((name, tuple(values)) for name, values in _list_results(statuses, hours)),
@@ -84,24 +91,41 @@ class _Setting:
 
     :param identity: the same for equal content.
     :param text: as it is shown.
+    :param is_given: whether it is an input, and not a default.
     """
 
     identity: str
     text: str
+    is_given: bool = True
 
 
 def _read_settings(campaign: orm.WorkChainNode) -> Iterator[tuple[str, _Setting]]:
-    """Yield name and value of every input, those of dictionaries one by one; versions of the engine do not count."""
+    """Yield name and value of every input, those of dictionaries one by one, with the defaults of what was not given.
+
+    Versions of the engine do not count.
+    """
     for label, node in input_nodes(campaign).items():
         name = label.replace('__', '.').replace('.settings', '')  # which walkers and stages all have
         if isinstance(node, orm.AbstractCode):
             if not is_engine(node):
                 yield name, _Setting(node.uuid, node.full_label)
         elif isinstance(node, (orm.Dict, orm.List, orm.Int, orm.Float, orm.Str, orm.Bool)):
-            for path, value in _flatten(name, value_of(node)):
-                yield path, _Setting(repr(value), str(value))
+            given = value_of(node)
+            paths = {path for path, _ in _flatten(name, given)}
+            section = _find_section(name, campaign)
+            for path, value in _flatten(name, given if section is None else fill_settings(section, given)):
+                yield path, _Setting(repr(value), str(value), path in paths)
         else:
             yield name, _Setting(hash_content(node), f'{type(node).__name__}<{node.pk}>')
+
+
+def _find_section(name: str, campaign: orm.WorkChainNode) -> str | None:
+    """Return which settings an input holds; None if it is none of them."""
+    if name == 'train.inputs':
+        return {'oodal.train.ace': 'train_ace', 'oodal.train.mace': 'train_mace'}.get(
+            campaign.inputs.train.workflow.value
+        )
+    return 'md' if name.startswith('walkers.') else name if name in SECTIONS else None
 
 
 def _flatten(name: str, value: Any) -> Iterator[tuple[str, Any]]:

@@ -57,10 +57,11 @@ def _read(processes: set[int], types: Sequence[LinkType], joined: str) -> dict[i
 
 def find_creators(nodes: Iterable[orm.Data]) -> dict[int, orm.ProcessNode]:
     """Return for the PK of each node what made it; those that nothing made are left out."""
-    query = orm.QueryBuilder().append(
-        orm.Data, filters={'id': {'in': [node.pk for node in nodes]}}, project='id', tag='n'
-    )
-    query.append(orm.ProcessNode, with_outgoing='n', edge_filters={'type': LinkType.CREATE.value}, project='*')
+    made = sorted({node.pk for node in nodes})
+    if not made:
+        return {}
+    query = orm.QueryBuilder().append(orm.Data, filters={'id': {'in': made}}, project='id', tag='made')
+    query.append(orm.ProcessNode, with_outgoing='made', edge_filters={'type': LinkType.CREATE.value}, project='*')
     return dict(query.all())
 
 

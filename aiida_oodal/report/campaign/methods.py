@@ -173,15 +173,22 @@ def _tell_carving(campaign: orm.WorkChainNode, history: CampaignHistory) -> Iter
     select = SelectSettings.load(_get_settings(campaign, 'select'))
     shape = 'cubes of bulk density' if carve.shape == 'cube' else 'spheres in vacuum'
     clusters = [cluster for _, _, cluster in history.list_labelled()]
+    is_mixed = any(cluster.is_whole for cluster in clusters)
     repairs = [
         done for key, done in _REPAIRS.items() if any(cluster.base.attributes.get(key, 0) for cluster in clusters)
     ]
+    if clusters and all(cluster.is_whole for cluster in clusters):
+        yield (
+            f'Frames with atoms of large γ, of at most {carve.whole_atoms} atoms, were taken whole, at most '
+            f'{select.max_clusters} of a round.'
+        )
+        return
     repair = f', of which atoms that overlap across the new boundary were {_join(repairs)}' if repairs else ''
     yield (
         f'Around up to {carve.centres_per_snapshot} atoms with the largest γ of a frame, periodic cells ({shape}) were '
         f'cut out, with a core of radius {carve.radius:g} Å and a buffer of {carve.buffer:g} Å{repair}; at most '
         f'{select.max_clusters} of the cells of a round were chosen to be labelled.'
-        + (f' Frames of at most {carve.whole_atoms} atoms were taken whole.' if carve.whole_atoms else '')
+        + (f' Frames of at most {carve.whole_atoms} atoms were taken whole.' if is_mixed else '')
     )
 
 
@@ -204,11 +211,12 @@ def _tell_labels(
         program = f', with Quantum ESPRESSO{_find_pw(processes)} {references.cite("quantum_espresso")}'
     yield f'Energies, forces and stresses are those of {theory}{program}.'
     counts = {row.what: row for row in ledger.rows if row.n_structures}
+    has_whole = any(cluster.is_whole for _, _, cluster in history.list_labelled())
     told = [
         f'{counts[what].n_structures} {words} ({counts[what].n_atoms} atoms)'
         for what, words in (
             (INITIAL, 'initial structures'),
-            (CLUSTERS, 'cut cells'),
+            (CLUSTERS, 'cells that walkers led to' if has_whole else 'cut cells'),
             (AUDIT, 'structures from the ends of completed runs'),
         )
         if what in counts

@@ -145,7 +145,7 @@ def _explain_cut(cluster: ClusterData, job: orm.ProcessNode) -> Iterator[Section
         )
         told.append(f'It was {whose} round {call.round} of {_name(campaign)} {campaign.label!r}.'.strip())
     told += _tell_surroundings(cluster, frames, step)
-    yield Section('Where it was cut', tuple(told))
+    yield Section('Where it was taken' if cluster.is_whole else 'Where it was cut', tuple(told))
 
     ignorant = (*_tell_model(find_grader(inputs)), *_tell_grade(cluster, inputs))
     yield Section('Which model was ignorant', ignorant)
@@ -220,7 +220,7 @@ def _tell_model(model: orm.Data) -> Iterator[str]:
         return
     nested = read_inputs(creator)
     sets = nested.get('training') or nested.get('structures') or {}
-    parts = [f'{_name(node)} ({node.n_structures} structures)' for _, node in sorted(sets.items())]
+    parts = [f'{_name(node)} ({_count(node.n_structures)})' for _, node in sorted(sets.items())]
     clusters = len(find_clusters(list(sets.values())))
     of_clusters = f'; {clusters} of these were clusters' if clusters else '; none of these was a cluster'
     on = f' from {", ".join(parts)}{of_clusters}' if parts else ''
@@ -240,7 +240,7 @@ def _tell_grade(cluster: ClusterData, inputs: dict[str, Any]) -> Iterator[str]:
     get = cluster.base.attributes.get
     if (gamma := get('gamma_parent', None)) is not None:
         again = get('gamma_cluster', None)
-        repeated = '' if again is None else f'; in the cut cell it is {again:.2f}'
+        repeated = '' if again is None else f'; in the cell to be labelled it is {again:.2f}'
         yield f'The extrapolation grade γ of the centre was {gamma:.2f} in the snapshot{repeated}.'
         limits = Thresholds.load(inputs['thresholds'].get_dict() if 'thresholds' in inputs else {})
         yield (
@@ -287,7 +287,9 @@ def _tell_label(cluster: orm.StructureData, core: NDArray[np.bool_]) -> Iterator
         return
     entry = Entry.from_extra(extra)
     by = f'; its level of theory is {entry.theory}' if entry.theory else ''
-    yield f'In the queue it is the entry {entry.key[:10]}, {entry.status.value}{by}.'
+    askers = _name_askers(entry)
+    asked = f'; its label was asked for by {askers}' if askers else ''
+    yield f'In the queue it is the entry {entry.key[:10]}, {entry.status.value}{by}{asked}.'
     if entry.reason:
         yield f'The last attempt failed: {entry.reason}'
     if entry.status is not QueueStatus.LABELLED or entry.label is None:
@@ -301,6 +303,17 @@ def _tell_label(cluster: orm.StructureData, core: NDArray[np.bool_]) -> Iterator
     yield f'Its label in {_name(labels)}: energy {atoms.info[ENERGY]:.4f} eV, {told}.'
     yield from _tell_judgement(labels, entry.key, core, has_centre=isinstance(cluster, ClusterData))
     yield from _tell_students(labels)
+
+
+def _count(structures: int) -> str:
+    return f'{structures} structure{"" if structures == 1 else "s"}'
+
+
+def _name_askers(entry: Entry) -> str:
+    query = orm.QueryBuilder().append(orm.ProcessNode, filters={'uuid': {'in': list(entry.campaigns)}})
+    nodes = {node.uuid: node for node in query.all(flat=True)} if entry.campaigns else {}
+    found = [nodes[uuid] for uuid in entry.campaigns if uuid in nodes]
+    return ' and '.join(f'{_name(node)} {node.label!r}' if node.label else _name(node) for node in found)
 
 
 def _tell_judgement(labels: StructureSetData, key: str, core: NDArray[np.bool_], *, has_centre: bool) -> Iterator[str]:
@@ -366,8 +379,9 @@ def _tell_each(clusters: Sequence[ClusterData]) -> Iterator[str]:
         under = _name(find_grader(inputs[job.pk]))
         at, where = '' if step is None else f' at step {step}', ''
         if job.pk in walks:
-            _, call = walks[job.pk]
+            campaign, call = walks[job.pk]
             where = f' {f"of walker {call.walker} in" if call.walker else "in the audit of"} round {call.round}'
+            where += f' of {_name(campaign)}'
         yield f'{_name(cluster)}: {grade} under {under} at atom {get("center_parent_index")}{at}{where}.'
 
 
