@@ -20,7 +20,7 @@ def settings(sections: tuple[str, ...], protocol: str | None) -> None:
     Example:
       aiida-oodal settings carve select --protocol quick
     """  # noqa: D301  click looks for the character, not for its name
-    from aiida_oodal.operations.settings import SECTIONS, list_settings
+    from aiida_oodal.operations.campaign.settings import SECTIONS, list_settings
 
     if not sections:
         for name, section in SECTIONS.items():

@@ -156,7 +156,7 @@ def test_one_that_was_stopped_keeps_all_and_another_goes_on_with_it(
     assert 'force RMSE [meV/Å]' in shown or not any(read_status(stopped).force_rmse)
     assert 'max_rounds 12 1' in shown
     assert 'walkers.hot.steps 400 300' in shown
-    assert 'thresholds.gamma_break not given 6.0' in shown
+    assert 'thresholds.gamma_break 5.0 6.0' in shown  # 5 is the default
     assert 'thresholds.gamma_ceiling' not in shown
     # and one that goes on from that does not take a name twice
     again = build_extension(extension, rounds=1)
@@ -195,6 +195,10 @@ def check_that_a_status_waits_for_aiida_only(campaign, profile):
 
 def test_of_one_campaign_all_settings_are_shown(campaign):
     assert 'give each campaign once' in invoke('compare', campaign.pk, campaign.pk, code=1)
+    given = invoke('compare', campaign.pk)
+    whole = invoke('compare', campaign.pk, '--all')
+    assert 'guard.tolerance 1.2' in whole
+    assert 'guard.tolerance' not in given
     shown = invoke('compare', campaign.pk)
     assert 'max_rounds' in shown
     assert 'the same in all' not in shown

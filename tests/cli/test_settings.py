@@ -5,7 +5,7 @@ import yaml
 from click.testing import CliRunner
 
 from aiida_oodal.cli import main
-from aiida_oodal.operations.settings import SECTIONS, list_settings
+from aiida_oodal.operations.campaign.settings import SECTIONS, list_settings
 from aiida_oodal.workchains import protocols
 
 #: Overrides of a campaign that are no section: values that stand alone, and what belongs to labeller and trainer.

@@ -13,8 +13,8 @@ from aiida_oodal.calculations.job.cost import count_core_hours
 from aiida_oodal.data.content import hash_content
 from aiida_oodal.engine.errors import OodalError
 from aiida_oodal.operations.differences import input_nodes, value_of
-from aiida_oodal.operations.settings import SECTIONS, fill_settings
 
+from .settings import SECTIONS, fill_settings
 from .status import CampaignStatus, read_status
 
 #: What stands for a result that a campaign does not have, and for a setting that it was not given.
