@@ -81,7 +81,7 @@ def _count_core_seconds(jobs: set[int]) -> Iterator[float]:
         if accounting is not None:
             yield accounting
             continue
-        elapsed = times.get(pk) or _ask_scheduler(pk)
+        elapsed = times[pk] if pk in times else _ask_scheduler(pk)
         if elapsed is not None:
             yield float(elapsed) * count_cores(resources or {})
 

@@ -45,5 +45,21 @@ def test_what_the_scheduler_says_counts_where_the_results_say_nothing(campaign, 
     assert count_core_hours(campaign) == pytest.approx(113.0)
 
 
+@pytest.mark.parametrize(('end', 'hours'), [(1000, 111.0), (8200, 127.0)])
+def test_the_times_of_the_script_count_also_where_it_took_no_second(campaign, localhost, end, hours):
+    job = call(campaign, orm.CalcJobNode, 'short', computer=localhost)
+    job.set_option('resources', {'num_machines': 1, 'num_mpiprocs_per_machine': 8})
+    job.set_option('scheduler_stdout', 'scheduler.out')
+    job.store()
+    retrieved = orm.FolderData()
+    retrieved.base.repository.put_object_from_bytes(
+        f'oodal-begin 1000\nhello\noodal-end {end}\n'.encode(), 'scheduler.out'
+    )
+    retrieved.base.links.add_incoming(job, LinkType.CREATE, 'retrieved')
+    retrieved.store()
+    assert count_core_hours(campaign) == pytest.approx(hours)
+    assert count_core_hours(job) == pytest.approx(hours - 111.0)
+
+
 def test_without_jobs_nothing_is_known(aiida_profile):
     assert count_core_hours(orm.WorkChainNode().store()) is None
