@@ -94,6 +94,7 @@ def test_labels_and_a_potential_list_their_clusters(campaign, link):
         assert f'ClusterData<{link.cluster}>: γ = {link.gamma:.2f} under AcePotentialData<{link.ignorant}>' in ask(
             asked
         )
+    assert f"in round 1 of CampaignWorkChain<{campaign.pk}> 'small: campaign'" in ask(link.labels)
 
 
 def test_markdown(link):

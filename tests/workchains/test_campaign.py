@@ -238,6 +238,7 @@ def test_where_it_stands_and_what_would_go_on(campaign):
     jobs = [node for node in campaign.called_descendants if isinstance(node, CalcJobNode)]
     assert status.core_hours == pytest.approx(sum(count_core_hours(job) or 0.0 for job in jobs))
     assert status.core_hours > status.label_core_hours
+    assert status.learned.startswith(f'AcePotentialData<{campaign.outputs.potential.pk}>, trained in round ')
     builder = build_extension(campaign, {'md': {'steps': 300}}, rounds=2)
     assert builder.initial.potential.uuid == campaign.outputs.potential.uuid
     # The labels of the last audit are the only ones that nothing was trained on.

@@ -133,6 +133,7 @@ def _describe(found: CampaignStatus) -> list[tuple[str, list[str]]]:
         ('labels', [f'{found.n_labels} structures with {found.n_atoms:,} atoms']),
         ('cost', [] if found.core_hours is None else [f'{found.core_hours:.3g} core hours of all its jobs that ended']),
         ('force RMSE', [f'{more}{errors} meV/Å on the validation set'] if any(found.force_rmse) else []),
+        ('learned', [found.learned] if found.learned else []),
         ('guard', found.guard),
         ('audit', found.audit),
         ('calibration', found.calibration),

@@ -51,6 +51,8 @@ class CampaignStatus:
     :param n_atoms: of these structures.
     :param force_rmse: of each training on the validation set, meV/angstrom; None where there is none.
     :param calibration: what the last one found, sentences; empty if there is none.
+    :param learned: the last potential, or the reference of the last ensemble, and the round of its training; empty if
+        there is none.
     :param guard: what got worse last, and which rounds were refused for such; empty if nothing got worse.
     :param audit: what the last audit said of each walker; empty if there was none.
     :param failed: processes of the present round that failed, and why.
@@ -73,6 +75,7 @@ class CampaignStatus:
     n_labels: int
     n_atoms: int
     force_rmse: list[float | None]
+    learned: str
     guard: list[str]
     audit: list[str]
     calibration: list[str]
@@ -106,6 +109,7 @@ def read_status(campaign: orm.WorkChainNode) -> CampaignStatus:
         n_labels=n_labels,
         n_atoms=n_atoms,
         force_rmse=_read_errors(calls),
+        learned=_read_learned(calls),
         guard=_read_guard(campaign),
         audit=_read_audit(calls),
         calibration=_read_calibration(calls),
@@ -195,6 +199,27 @@ def _read_errors(calls: dict[Call, int]) -> list[float | None]:
     found = {trainings[pk]: error for pk, error in query.iterall()}
     by_round = {call.round: found[call] for call in sorted(found, key=lambda call: (call.round, call.stage))[::-1]}
     return [by_round[number] for number in sorted(by_round)]
+
+
+def _read_learned(calls: dict[Call, int]) -> str:
+    """Name what the last training made, without loading it."""
+    trainings = {pk: call for call, pk in calls.items() if call.stage in (Stage.TRAIN, Stage.RETRAIN)}
+    if not trainings:
+        return ''
+    query = orm.QueryBuilder().append(
+        orm.WorkChainNode, filters={'id': {'in': list(trainings)}}, project='id', tag='train'
+    )
+    query.append(
+        orm.Data,
+        with_incoming='train',
+        edge_filters={'label': {'in': ['learned__potential', 'learned__ensemble__reference']}},
+        project=['id', 'node_type'],
+    )
+    found = max(((trainings[pk].round, pk, node, kind) for pk, node, kind in query.iterall()), default=None)
+    if found is None:
+        return ''
+    number, _, node, kind = found
+    return f'{kind.split(".")[-2]}<{node}>, trained {f"in round {number}" if number else "before the first round"}'
 
 
 def _read_calibration(calls: dict[Call, int]) -> list[str]:

@@ -163,10 +163,9 @@ def _tell_origin(cluster: ClusterData, frames: orm.Data) -> str:
     if number is None:
         return f'The snapshots are {_name(frames)}; what made them is not in the graph.'
     place = frames.get_atoms(number).info['set_index']
-    whole = frames.creator.inputs.structures
-    screening = frames.creator.caller
+    whole, screening = _name(frames.creator.inputs.structures), frames.creator.caller
     by = '' if screening is None else f' in {_name(screening)}'
-    return f'The snapshot is structure {place} of {_name(whole)}, candidate {number}{by}, both counted from 0.'
+    return f'The snapshot is structure {place} of {whole}, candidate {number}{by}, both counted from 0.'
 
 
 def _at(md: orm.ProcessNode, step: int | None) -> str:
@@ -348,13 +347,24 @@ def _explain_labels(labels: StructureSetData) -> Iterator[Section]:
     if ENERGY not in labels.base.attributes.get('properties') and not clusters:
         raise OodalError(f'{_name(labels)} has no labels: ask about a cluster, a labelled set or a potential')
     creator = labels.creator
-    by = 'was stored without a process' if creator is None else f'was made by {_name(creator)}'
+    by = 'was stored without a process' if creator is None else f'was made by {_name(creator)}{_tell_round(creator)}'
     yield Section(
         f'{_name(labels)}: {labels.n_structures} labelled structures',
         (f'It {by}; {len(clusters)} of the structures are clusters.', *_tell_students(labels)),
     )
     if clusters:
         yield Section('The clusters, and why each was labelled', tuple(_tell_each(clusters)))
+
+
+def _tell_round(process: orm.ProcessNode) -> str:
+    """Return in which round of which campaign a process ran; empty if in none."""
+    walk = find_walk(process)
+    if walk is None:
+        return ''
+    campaign, call = walk
+    audit = 'the audit of ' if call.stage is Stage.AUDIT else ''
+    when = f'in {audit}round {call.round}' if call.round else 'before the first round'
+    return f', {when} of {_name(campaign)} {campaign.label!r}'
 
 
 def _explain_model(model: PotentialData | MaceModelData) -> Iterator[Section]:
