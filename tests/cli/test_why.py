@@ -65,6 +65,17 @@ def test_a_frame_of_an_audit_is_told_of_by_walker_and_step(campaign):
     said = ask(frame['queue_key'])
     assert f'It is the frame of walker {frame["walker"]} at step {frame["step"]}' in said
     assert f'in the audit of round {name.removeprefix("audit_")} of CampaignWorkChain<{campaign.pk}>' in said
+    # and how wrong the potential was there
+    (judge,) = [
+        job
+        for job in orm.QueryBuilder().append(orm.CalcJobNode).all(flat=True)
+        if job.process_label == 'JudgeCalculation' and job.inputs.structures.uuid == campaign.outputs.labels[name].uuid
+    ]
+    judged = next(atoms for atoms in judge.outputs.judged if atoms.info['queue_key'] == frame['queue_key'])
+    errors = judged.arrays['force_error']
+    assert f'AcePotentialData<{judge.inputs.potential.pk}>, which drove the walker, was off by ' in said
+    assert f'{np.sqrt(np.mean(errors**2)):.3f} eV/Å (root mean square of the lengths)' in said
+    assert f'by {errors.max():.3f} at most' in said
 
 
 def test_what_learned_it_first_is_named(link):

@@ -145,6 +145,25 @@ def find_clusters(sets: Sequence[StructureSetData]) -> list[tuple[StructureSetDa
     return found
 
 
+def find_judged(labels: StructureSetData) -> StructureSetData | None:
+    """Return the labels with the errors of what was first compared with them; None if nothing was.
+
+    The frames of an audit are judged with the labels that a calcfunction took for them from those of a job.
+    """
+    from aiida_oodal.calculations.trust.judge import JudgeCalculation
+
+    for through in ((), (orm.CalcFunctionNode, orm.Data)):
+        query = orm.QueryBuilder().append(orm.Data, filters={'id': labels.pk}, tag='0')
+        for number, kind in enumerate(through):
+            query.append(kind, with_incoming=str(number), tag=str(number + 1))
+        query.append(JudgeCalculation, with_incoming=str(len(through)), edge_filters={'label': 'structures'}, tag='job')
+        query.append(orm.Data, with_incoming='job', edge_filters={'label': 'judged'}, project='*')
+        judged: StructureSetData | None = query.order_by({'job': 'ctime'}).first(flat=True)
+        if judged is not None:
+            return judged
+    return None
+
+
 def find_first_student(labels: StructureSetData) -> orm.Data | None:
     """Return the model that was trained on labels before all others; None if there is none.
 

@@ -13,7 +13,6 @@ from ase import Atoms
 from ase.neighborlist import neighbor_list
 from numpy.typing import NDArray
 
-from aiida_oodal.calculations.trust.judge import JudgeCalculation
 from aiida_oodal.data import ClusterData, MaceModelData, PotentialData, StructureSetData
 from aiida_oodal.engine.errors import OodalError
 from aiida_oodal.engine.labels import ENERGY, FORCES, QUEUE_KEY
@@ -31,6 +30,7 @@ from .provenance import (
     find_first_student,
     find_frames,
     find_grader,
+    find_judged,
     find_learned,
     find_md,
 )
@@ -317,13 +317,10 @@ def _name_askers(entry: Entry) -> str:
 
 def _tell_judgement(labels: StructureSetData, key: str, core: NDArray[np.bool_], *, has_centre: bool) -> Iterator[str]:
     """Tell how wrong the model was that drove the walker, if a job has compared it with the label."""
-    query = orm.QueryBuilder().append(orm.Data, filters={'id': labels.pk}, tag='labels')
-    query.append(JudgeCalculation, with_incoming='labels', edge_filters={'label': 'structures'}, tag='job')
-    query.append(orm.Data, with_incoming='job', edge_filters={'label': 'judged'}, project='*')
-    judged = query.order_by({'job': 'ctime'}).first(flat=True)
-    if judged is None:
+    judged = find_judged(labels)
+    atoms = next((atoms for atoms in judged or () if atoms.info[QUEUE_KEY] == key), None)
+    if judged is None or atoms is None:
         return
-    atoms = next(atoms for atoms in judged if atoms.info[QUEUE_KEY] == key)
     errors, whom = atoms.arrays[ERROR], find_grader(read_inputs(judged.creator))
     rms = float(np.sqrt(np.mean(errors[core] ** 2)))
     centre = f'was off by {errors[0]:.3f} eV/Å on the centre, on core atoms' if has_centre else 'was off'
