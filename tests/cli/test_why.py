@@ -98,6 +98,7 @@ def test_a_structure_that_the_campaign_began_with_is_told_of_by_its_key(campaign
     assert 'It was made by split_structures<' in said
     assert f'energy {atoms.info["REF_energy"]:.4f} eV, largest force' in said
     assert 'was the first that learned it' in said
+    assert f"its label was asked for by CampaignWorkChain<{campaign.pk}> 'small: campaign'" in said
 
 
 def test_labels_and_a_potential_list_their_clusters(campaign, link):
