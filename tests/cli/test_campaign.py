@@ -6,6 +6,7 @@ import sys
 import ase.io
 import pytest
 from aiida import orm
+from aiida.common.links import LinkType
 from aiida.engine import ProcessState, run_get_node
 from ase.build import bulk
 from click.testing import CliRunner
@@ -41,6 +42,25 @@ def make_node(state, exit_status=None):
     if exit_status is not None:
         node.set_exit_status(exit_status)
     return node
+
+
+def test_settings_of_walkers_are_filled_and_their_schedules_left_alone(aiida_profile):
+    node = orm.WorkChainNode(process_type=CampaignWorkChain.build_process_type())
+    node.set_process_label('CampaignWorkChain')
+    inputs = {
+        'max_rounds': orm.Int(3),
+        'walkers__hot__settings': orm.Dict({'temperature': 300, 'steps': 70}),
+        'walkers__hot__schedule': orm.List([{'steps': 80}, {'steps': 90}]),
+    }
+    for label, data in inputs.items():
+        node.base.links.add_incoming(data.store(), LinkType.INPUT_WORK, label)
+    node.store().set_process_state(ProcessState.KILLED)
+    given, whole = invoke('compare', node.pk), invoke('compare', node.pk, '--all')
+    for said in (given, whole):
+        assert 'walkers.hot.steps 70' in said
+        assert 'walkers.hot.schedule' in said
+    assert 'walkers.hot.timestep_ps 0.001' in whole
+    assert 'walkers.hot.timestep_ps' not in given
 
 
 class StoppingTrainWorkChain(ToyTrainWorkChain):

@@ -112,7 +112,7 @@ def _read_settings(campaign: orm.WorkChainNode) -> Iterator[tuple[str, _Setting]
         elif isinstance(node, (orm.Dict, orm.List, orm.Int, orm.Float, orm.Str, orm.Bool)):
             given = value_of(node)
             paths = {path for path, _ in _flatten(name, given)}
-            section = _find_section(name, campaign)
+            section = _find_section(name, campaign) if isinstance(given, Mapping) else None  # a schedule is a list
             for path, value in _flatten(name, given if section is None else fill_settings(section, given)):
                 yield path, _Setting(repr(value), str(value), path in paths)
         else:
