@@ -185,7 +185,10 @@ def require_same(first: str, copy: str) -> None:
 
     from aiida import orm
 
-    told = [replace(read_status(orm.load_node(uuid)), pk=0, failed=[], reports=[], advice=[]) for uuid in (first, copy)]
+    told = [
+        replace(read_status(orm.load_node(uuid)), pk=0, learned='', failed=[], reports=[], advice=[])
+        for uuid in (first, copy)
+    ]
     if told[0] != told[1]:
         raise SystemExit(f'the copy is not what was copied: {told[0]} {told[1]}')
 
